@@ -1,0 +1,189 @@
+"""The verbs as plain Python functions; the command line calls exactly these.
+
+>>> import IncrementalSegLib
+>>> model = IncrementalSegLib.train("cases/base", ["Liver", "Spleen"], "jobs/base")      # doctest: +SKIP
+>>> model = IncrementalSegLib.add_organ(model, "cases/pancreas", ["Pancreas"], "jobs/1")  # doctest: +SKIP
+>>> label_map = IncrementalSegLib.predict(model, "ct.nii.gz", "organs.nii.gz")            # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+
+from .cases import Case, read_dataset
+from .errors import InputError
+from .events import Reporter, Sink
+from .inference import predict_label_map
+from .jobs import Job, run_job
+from .models.networks import device_named
+from .models.package import Model, load_model, save_package
+from .review import review, write_review
+from .training.config import TrainingConfig
+from .training.strategies import DEFAULT
+from .volumes import read_ct, write_volume
+
+PathLike = Path | str
+BASE_TRAINING = TrainingConfig(steps=3000)
+STEP_TRAINING = TrainingConfig(steps=1000, learning_rate=3e-4)
+
+
+def train(
+    cases: PathLike,
+    organs: Sequence[str],
+    out: PathLike,
+    *,
+    train_cases: Sequence[str] | None = None,
+    heldout: Sequence[str] | None = None,
+    network: str = "UNet",
+    spacing: tuple[float, float, float] = (3.0, 3.0, 3.0),
+    window: tuple[float, float] = (-125.0, 275.0),
+    training: TrainingConfig = BASE_TRAINING,
+    sinks: Sequence[Sink] = (),
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Model:
+    """Train a base model of ``organs`` in the new job folder ``out``; the package is ``out/model``.
+
+    Args:
+        cases: dataset folder.
+        organs: names of the organs, in channel order; label values become 1, 2, 3 …
+        out: job folder to make.
+        train_cases: names of the cases to use (default: all).
+        heldout: names of cases never trained on, for the report (default: a fifth, from four cases on).
+        network: a MONAI network known to `models.networks`.
+        spacing: voxel size the model works at, mm.
+        window: HU range that the model sees.
+        training: length, learning rate and so on.
+        sinks: receivers of events.
+        cancelled: asked at every step whether to stop.
+
+    Raises:
+        IncrementalSegError: with one sentence that says what to do.
+    """
+    job = Job(
+        "train",
+        str(Path(cases).resolve()),
+        tuple(organs),
+        train_cases=_names(train_cases),
+        heldout=_names(heldout),
+        network=network,
+        spacing=spacing,
+        window=window,
+        training=asdict(training),
+    )
+    job.save(Path(out))
+    return run_job(out, *sinks, cancelled=cancelled)
+
+
+def add_organ(
+    model: Model | PathLike,
+    cases: PathLike,
+    organs: Sequence[str],
+    out: PathLike,
+    *,
+    strategy: str = DEFAULT,
+    parents: Mapping[str, str] | None = None,
+    train_cases: Sequence[str] | None = None,
+    heldout: Sequence[str] | None = None,
+    allow_overlap: bool = False,
+    training: TrainingConfig = STEP_TRAINING,
+    sinks: Sequence[Sink] = (),
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Model:
+    """Learn ``organs`` without forgetting the model's own, in the new job folder ``out``; the candidate is ``out/model``.
+
+    ``parents`` names the organ that a new structure lies inside; ``strategy`` is one of `training.strategies`; the other
+    arguments are those of `train`. Cases need annotations of the new organs only.
+
+    Raises:
+        IncrementalSegError: with one sentence that says what to do.
+    """
+    job = Job(
+        "add-organ",
+        str(Path(cases).resolve()),
+        tuple(organs),
+        model=str(_package_folder(model, Path(out))),
+        strategy=strategy,
+        parents=dict(parents or {}),
+        train_cases=_names(train_cases),
+        heldout=_names(heldout),
+        training=asdict(training),
+        allow_overlap=allow_overlap,
+    )
+    job.save(Path(out))
+    return run_job(out, *sinks, cancelled=cancelled)
+
+
+def predict(
+    model: Model | PathLike,
+    ct: PathLike | sitk.Image,
+    out: PathLike | None = None,
+    *,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> sitk.Image:
+    """The merged multi-organ label map of a CT, on the CT's grid, with the organ table's values; written to ``out``.
+
+    Raises:
+        IncrementalSegError: with one sentence that says what to do.
+    """
+    model = _loaded(model)
+    image = ct if isinstance(ct, sitk.Image) else read_ct(ct)
+    label_map = predict_label_map(model, image, device_named(device), reporter)
+    if out is not None:
+        write_volume(label_map, out)
+    return label_map
+
+
+def evaluate(
+    model: Model | PathLike,
+    cases: PathLike | Sequence[Case],
+    out: PathLike,
+    *,
+    old: Model | PathLike | None = None,
+    names: Sequence[str] | None = None,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+    extra: Mapping[str, Mapping[str, float | None]] | None = None,
+    caption: str = "",
+) -> dict[str, Any]:
+    """DSC, HD95 and NSD per organ on annotated cases, against ``old`` where given; report and pictures go to ``out``.
+
+    Old organs without annotation are compared by the agreement of both models' predictions. ``names`` restricts the
+    cases of a dataset folder; ``extra`` adds series to the bars; ``caption`` is a line under the planes.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        IncrementalSegError: with one sentence that says what to do.
+    """
+    model, old = _loaded(model), None if old is None else _loaded(old)
+    found = read_dataset(cases, names=names) if isinstance(cases, str | Path) else list(cases)
+    if not found:
+        raise InputError("No case was given to evaluate on: name a dataset folder with annotated cases.")
+    reporter = reporter or Reporter()
+    done = review(model, old, found, device, reporter)
+    last = model.history[-1] if model.history else {}
+    report = done.report(last.get("strategy", "unknown"), last.get("cases", 0), 0.0)
+    write_review(done, report, Path(out), Path(out), reporter, extra, caption)
+    return report
+
+
+def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
+
+
+def _loaded(model: Model | PathLike) -> Model:
+    return model if isinstance(model, Model) else load_model(model)
+
+
+def _package_folder(model: Model | PathLike, job: Path) -> Path:
+    if not isinstance(model, Model):
+        return Path(model).resolve()
+    save_package(model, job / "parent")
+    return Path("parent")

@@ -1,0 +1,212 @@
+"""A protocol × strategies → CSV, Markdown table and figure.
+
+``python -m IncrementalSegLib.benchmarks.protocol --cases DIR --split DIR/split.json --out build/benchmark``
+
+The base model learns the first organs on the split's ``step0`` patients; every later step sees the ``step1`` patients
+with only that step's organs annotated; all models are scored on the ``evaluation`` patients. Every run resumes where it
+stopped, and finished ones are not repeated, so several processes may share the strategies of one folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..cases import Case, read_dataset, read_split
+from ..comparison import benchmark_rows, comparison_table, write_benchmark_csv
+from ..errors import IncrementalSegError, InputError
+from ..evaluation import OrganScore, score_case, summarise
+from ..events import Reporter, Terminal
+from ..figures import plot_strategies
+from ..inference import peak_memory_mb, predict_label_map
+from ..models.networks import NetworkSpec, device_named
+from ..models.package import Model, load_model, save_package
+from ..organs import OrganTable, organ_named
+from ..storage import write_json, write_text
+from ..training.config import TrainingConfig
+from ..training.run import Workspace, train_base, update_model
+from ..training.strategies import STRATEGIES, strategy_named
+from ..volumes import to_array
+
+PROTOCOLS = {
+    "btcv-4-4": [
+        ["Spleen", "Right kidney", "Left kidney", "Liver"],
+        ["Gallbladder", "Stomach", "Aorta", "Pancreas"],
+    ],
+    "btcv-4-1": [["Spleen", "Right kidney", "Left kidney", "Liver"], ["Pancreas"]],
+}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One protocol on one dataset: where the cases are, how long every run is, where results go."""
+
+    protocol: str
+    cases: Path
+    split: Path
+    out: Path
+    base: TrainingConfig
+    step: TrainingConfig
+    spec: NetworkSpec
+
+    @property
+    def sequence(self) -> list[list[str]]:
+        """Organ names per step."""
+        return PROTOCOLS[self.protocol]
+
+    def read(self, part: str, organs: Sequence[str] | None = None) -> list[Case]:
+        """The cases of a part of the split, with these organs counted as annotated."""
+        return read_dataset(self.cases, organs, read_split(self.split, part))
+
+    def folder(self, strategy: str) -> Path:
+        """Where a strategy's runs are kept."""
+        return self.out / self.protocol / f"seed{self.step.seed}" / strategy
+
+
+def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> list[dict[str, Any]]:
+    """Train (or reuse) the models of one strategy and return the CSV rows of every step; ``base`` is the base model.
+
+    Raises:
+        InputError: unusable data.  Cancelled: run again to resume.
+    """
+    base = _finished(benchmark, "base", 0, reporter, lambda ws: _train_base(benchmark, ws))
+    if strategy == "base":
+        return _rows(benchmark, strategy, 0, base, reporter)
+    if strategy_named(strategy).all_labels:
+        last = len(benchmark.sequence) - 1
+        joint = _finished(benchmark, strategy, last, reporter, lambda ws: _train_joint(benchmark, ws))
+        return _rows(benchmark, strategy, last, joint, reporter)
+    rows, model = [], base
+    for step, names in enumerate(benchmark.sequence[1:], start=1):
+        cases = benchmark.read("step1", names)
+        organs = [organ_named(name) for name in names]
+        parent = model
+        model = _finished(
+            benchmark,
+            strategy,
+            step,
+            reporter,
+            lambda ws, parent=parent, cases=cases, organs=organs: update_model(  # type: ignore[misc]
+                parent, cases, organs, benchmark.step, STRATEGIES[strategy], ws, allow_overlap=True
+            ),
+        )
+        rows += _rows(benchmark, strategy, step, model, reporter)
+    return rows
+
+
+def _train_base(benchmark: Benchmark, workspace: Workspace) -> Model:
+    organs = OrganTable.from_names(benchmark.sequence[0])
+    cases = benchmark.read("step0", benchmark.sequence[0])
+    return train_base(cases, organs, benchmark.base, workspace, spec=benchmark.spec)
+
+
+def _train_joint(benchmark: Benchmark, workspace: Workspace) -> Model:
+    names = [name for step in benchmark.sequence for name in step]
+    cases = benchmark.read("step0", names) + benchmark.read("step1", names)
+    steps = benchmark.base.steps + benchmark.step.steps * (len(benchmark.sequence) - 1)
+    config = replace(benchmark.base, steps=steps)
+    return train_base(cases, OrganTable.from_names(names), config, workspace, spec=benchmark.spec, strategy="joint")
+
+
+def _finished(benchmark: Benchmark, strategy: str, step: int, reporter: Reporter, train: Any) -> Model:
+    folder = benchmark.folder(strategy) / f"step{step}"
+    if not (folder / "model").exists():
+        reporter.message(f"{benchmark.protocol}, {strategy}, step {step}")
+        started = time.monotonic()
+        model = train(Workspace(folder, reporter))
+        cost = {"seconds": round(time.monotonic() - started, 1), "peak_memory_mb": round(peak_memory_mb())}
+        write_json(folder / "cost.json", cost)
+        save_package(model, folder / "model")
+    return load_model(folder / "model")
+
+
+def _rows(benchmark: Benchmark, strategy: str, step: int, model: Model, reporter: Reporter) -> list[dict[str, Any]]:
+    folder = benchmark.folder(strategy) / f"step{step}"
+    if not (folder / "rows.json").exists():
+        cost = json.loads((folder / "cost.json").read_text())
+        run = {"protocol": benchmark.protocol, "strategy": strategy, "seed": benchmark.step.seed, "step": step, **cost}
+        scores = score_model(model, benchmark.read("evaluation"), benchmark.step.device, reporter)
+        new = [organ_named(name).key for names in benchmark.sequence[1:] for name in names]
+        write_json(folder / "scores.json", [vars(score) for score in scores])
+        write_json(folder / "rows.json", benchmark_rows(run, model.organs, new, summarise(scores)))
+    rows: list[dict[str, Any]] = json.loads((folder / "rows.json").read_text())
+    return rows
+
+
+def score_model(model: Model, cases: Sequence[Case], device: str, reporter: Reporter) -> list[OrganScore]:
+    """DSC, HD95 and NSD of a model on annotated cases, on their own grids."""
+    scores = []
+    for number, case in enumerate(cases, start=1):
+        ct, label = case.read()
+        assert label is not None
+        prediction = predict_label_map(model, ct, device_named(device), reporter)
+        scores += score_case(
+            case.name,
+            to_array(prediction),
+            to_array(label),
+            model.organs,
+            ct.GetSpacing(),
+            case.annotated,
+            case.labels,
+        )
+        reporter.progress("evaluate", number, len(cases))
+    return scores
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; prints the table and writes CSV, Markdown and figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=Path, required=True, help="dataset folder")
+    parser.add_argument("--split", type=Path, help="JSON with step0, step1 and evaluation (default: CASES/split.json)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for models, logs and results")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="btcv-4-4")
+    parser.add_argument("--strategies", nargs="+", default=["base", *STRATEGIES], help="base and names of strategies")
+    parser.add_argument("--base-steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1000, help="of every incremental step")
+    parser.add_argument("--base-learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of every incremental step")
+    parser.add_argument("--network", default="UNet")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        rows = _run(options)
+    except IncrementalSegError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(comparison_table(rows))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> list[dict[str, Any]]:
+    unknown = [name for name in options.strategies if name != "base" and name not in STRATEGIES]
+    if unknown:
+        raise InputError(f"Strategy '{unknown[0]}' is not known: choose from base, {', '.join(STRATEGIES)}.")
+    base = TrainingConfig(
+        steps=options.base_steps, learning_rate=options.base_learning_rate, seed=options.seed, device=options.device
+    )
+    step = replace(base, steps=options.steps, learning_rate=options.learning_rate)
+    split = options.split or options.cases / "split.json"
+    spec = NetworkSpec.preset(options.network)
+    benchmark = Benchmark(options.protocol, options.cases, split, options.out, base, step, spec)
+    reporter = Reporter(Terminal())
+    rows = [row for name in options.strategies for row in run_strategy(benchmark, name, reporter)]
+    write_benchmark_csv(rows, options.out / f"{options.protocol}.csv")
+    write_text(options.out / f"{options.protocol}.md", comparison_table(rows) + "\n")
+    plot_strategies(rows, options.out / f"{options.protocol}.png")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())

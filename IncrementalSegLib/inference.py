@@ -1,0 +1,122 @@
+"""Prediction: sliding window with Gaussian blending inside the body's box, one merged label map on the input's grid."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor, nn
+
+from .events import Reporter
+from .models.bundle import OVERLAP
+from .models.package import Model
+from .organs import OrganTable
+from .volumes import model_grid, resample, to_array
+
+_AIR_SHARE = 0.05  # of the intensity window, above its lower end: below is air
+
+
+def predict_label_map(
+    model: Model, ct: sitk.Image, device: torch.device, reporter: Reporter | None = None
+) -> sitk.Image:
+    """The merged label map of a CT: the organ table's values, uint16 (uint8 where they fit), on the CT's own grid.
+
+    The device holds single patches only; class probabilities are kept on the host at the model's spacing and brought to
+    the CT's grid one class at a time.
+    """
+    grid = model_grid(ct, model.preprocessing.spacing)
+    image = model.preprocessing.normalise(to_array(resample(ct, grid)))
+    box = body_box(image)
+    check = reporter.check if reporter else lambda: None
+    q = probabilities(model.network.to(device).eval(), torch.from_numpy(image[box]), model.patch, device, check)
+    corner = sitk.RegionOfInterest(grid, [s.stop - s.start for s in box], [s.start for s in box])
+    return merge(fold_children(q.numpy(), model.organs), corner, ct, model.organs)
+
+
+def body_box(image: np.ndarray) -> tuple[slice, slice, slice]:
+    """The box (x, y, z) around everything that is not air in an image scaled to [-1, 1]; all of it where all is air."""
+    body = image > -1 + 2 * _AIR_SHARE
+    edges = []
+    for axis in range(3):
+        used = np.flatnonzero(body.any(axis=tuple(i for i in range(3) if i != axis)))
+        edges.append(slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, image.shape[axis]))
+    x, y, z = edges
+    return x, y, z
+
+
+def probabilities(
+    network: nn.Module,
+    image: Tensor,
+    patch: tuple[int, int, int],
+    device: torch.device,
+    check: Callable[[], None] = lambda: None,
+) -> Tensor:
+    """Class probabilities (1 + K, x, y, z), float32 on the host, of an image (x, y, z) in [-1, 1].
+
+    ``check`` is called before every patch. A device that runs out of memory hands the patch to the CPU.
+    """
+
+    def logits(patches: Tensor) -> Tensor:
+        check()
+        with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+            return network(patches).float()
+
+    def run(where: torch.device) -> Tensor:
+        network.to(where)
+        return sliding_window_inference(
+            image[None, None], patch, 1, logits, OVERLAP, "gaussian", cval=-1, sw_device=where, device="cpu"
+        )
+
+    with torch.inference_mode():
+        try:
+            scores = run(device)
+        except torch.OutOfMemoryError:
+            device = torch.device("cpu")
+            scores = run(device)
+        return torch.softmax(scores[0], 0)
+
+
+def fold_children(q: np.ndarray, organs: OrganTable) -> np.ndarray:
+    """Probabilities in which a structure inside an organ competes with that organ only (method §1).
+
+    The pair's mass goes to the likelier of the two, so that the organ as a whole is not split against its neighbours.
+    """
+    for child, parent in organs.parent_channels().items():
+        both = q[child] + q[parent]
+        child_wins = q[child] > q[parent]
+        q[child], q[parent] = np.where(child_wins, both, 0), np.where(child_wins, 0, both)
+    return q
+
+
+def merge(q: np.ndarray, grid: sitk.Image, ct: sitk.Image, organs: OrganTable) -> sitk.Image:
+    """Argmax over classes of probabilities (1 + K, x, y, z) on ``grid``, interpolated linearly to the CT's grid.
+
+    Outside ``grid`` is background. Two float32 volumes of the CT's size are held at a time.
+    """
+    labels = [0, *(organ.label for organ in organs)]
+    best = np.full(ct.GetSize()[::-1], -1.0, np.float32)
+    merged = np.zeros(best.shape, np.uint8 if max(labels) < 256 else np.uint16)
+    for channel, value in enumerate(labels):
+        layer = sitk.GetImageFromArray(np.ascontiguousarray(q[channel].transpose(2, 1, 0)))
+        layer.CopyInformation(grid)
+        there = sitk.GetArrayFromImage(resample(layer, ct, outside=1.0 if channel == 0 else 0.0))
+        wins = there > best
+        merged[wins] = value
+        np.copyto(best, there, where=wins)
+    image = sitk.GetImageFromArray(merged)
+    image.CopyInformation(ct)
+    return image
+
+
+def peak_memory_mb() -> float:
+    """The largest resident memory of this process so far, in MB (0 where the platform does not tell)."""
+    if sys.platform == "win32":
+        return 0.0
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (1024 * 1024 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,1 @@
+"""Losses, each a ``torch.nn.Module`` of a few lines of mathematics."""

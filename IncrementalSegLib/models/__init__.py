@@ -1,0 +1,1 @@
+"""Models: networks from MONAI by name, exact widening, safe checkpoints and the model package."""

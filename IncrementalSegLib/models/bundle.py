@@ -1,0 +1,136 @@
+"""The MONAI side of a package: metadata and an inference config that runs without our code."""
+
+from __future__ import annotations
+
+from importlib import metadata as distributions
+from typing import Any
+
+from .. import __version__
+from ..organs import OrganTable
+from ..volumes import Preprocessing
+from .networks import NetworkSpec
+
+OVERLAP = 0.25
+
+
+def metadata(organs: OrganTable, patch: tuple[int, int, int]) -> dict[str, Any]:
+    """The bundle's ``metadata.json`` in MONAI's schema: versions, modality, channel definition."""
+    image = {
+        "type": "image",
+        "format": "hounsfield",
+        "modality": "CT",
+        "num_channels": 1,
+        "spatial_shape": list(patch),
+        "dtype": "float32",
+        "value_range": [-1, 1],
+        "is_patch_data": True,
+        "channel_def": {"0": "CT"},
+    }
+    channels = {"0": "background"} | {str(i): organ.name for i, organ in enumerate(organs, start=1)}
+    prediction = image | {
+        "format": "segmentation",
+        "num_channels": len(organs) + 1,
+        "value_range": [0, 1],
+        "channel_def": channels,
+    }
+    return {
+        "schema": "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json",
+        "version": __version__,
+        "changelog": {__version__: "made by IncrementalSeg"},
+        "monai_version": distributions.version("monai"),
+        "pytorch_version": distributions.version("torch"),
+        "numpy_version": distributions.version("numpy"),
+        "required_packages_version": {"nibabel": "5.2.1"},
+        "name": "IncrementalSeg model",
+        "task": f"CT segmentation of {', '.join(organs.names)}",
+        "description": "Multi-organ CT segmentation model to which organs can be added. Not a medical device.",
+        "authors": "IncrementalSeg",
+        "copyright": "The trainer of this model",
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": prediction}},
+    }
+
+
+def inference_config(
+    spec: NetworkSpec, organs: OrganTable, preprocessing: Preprocessing, patch: tuple[int, int, int]
+) -> dict[str, Any]:
+    """The bundle's ``inference.json``; ``python -m monai.bundle run --config_file configs/inference.json --datalist …``.
+
+    Needs torch, monai, fire and nibabel. The result is a label map with the organ table's values on the input's grid.
+    """
+    low, high = preprocessing.window
+    return {
+        "imports": ["$import collections", "$import glob", "$import torch"],
+        "bundle_root": ".",
+        "output_dir": "$@bundle_root + '/eval'",
+        "datalist": "$sorted(glob.glob(@bundle_root + '/data/*.nii.gz'))",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "trunk": {"_target_": spec.name, **spec.trunk_args()},
+        "head": {
+            "_target_": "torch.nn.Conv3d",
+            "in_channels": spec.features,
+            "out_channels": len(organs) + 1,
+            "kernel_size": 1,
+        },
+        "network_def": "$torch.nn.Sequential(collections.OrderedDict("
+        "trunk=@trunk, activation=torch.nn.ReLU(), head=@head))",
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "image"},
+                {"_target_": "EnsureChannelFirstd", "keys": "image"},
+                {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS"},
+                {"_target_": "Spacingd", "keys": "image", "pixdim": list(preprocessing.spacing), "mode": "bilinear"},
+                {
+                    "_target_": "ScaleIntensityRanged",
+                    "keys": "image",
+                    "a_min": low,
+                    "a_max": high,
+                    "b_min": -1,
+                    "b_max": 1,
+                    "clip": True,
+                },
+                {"_target_": "EnsureTyped", "keys": "image", "device": "@device"},
+            ],
+        },
+        "dataset": {
+            "_target_": "Dataset",
+            "data": "$[{'image': path} for path in @datalist]",
+            "transform": "@preprocessing",
+        },
+        "inferer": {
+            "_target_": "SlidingWindowInferer",
+            "roi_size": list(patch),
+            "sw_batch_size": 1,
+            "overlap": OVERLAP,
+            "mode": "gaussian",
+            "cval": -1,
+        },
+        "postprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+                {
+                    "_target_": "Invertd",
+                    "keys": "pred",
+                    "orig_keys": "image",
+                    "transform": "@preprocessing",
+                    "nearest_interp": False,
+                },
+                {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                {
+                    "_target_": "MapLabelValued",
+                    "keys": "pred",
+                    "orig_labels": list(range(len(organs) + 1)),
+                    "target_labels": [0, *(organ.label for organ in organs)],
+                },
+                {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "resample": False},
+            ],
+        },
+        "run": [
+            "$torch.set_grad_enabled(False)",
+            "$@network.load_state_dict(torch.load(@bundle_root + '/models/model.pt', weights_only=True))",
+            "$@network.eval()",
+            "$[@postprocessing({**item, 'pred': @inferer(item['image'][None], @network)[0]}) for item in @dataset]",
+        ],
+    }

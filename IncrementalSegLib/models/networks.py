@@ -1,0 +1,120 @@
+"""Networks: a MONAI trunk by name, one activation and one 1×1×1 head, so that exactly one tensor carries the classes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import monai.networks.nets as nets
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+_RELU = ["relu", {"inplace": True}]
+PRESETS: dict[str, dict[str, Any]] = {
+    "UNet": {
+        "spatial_dims": 3,
+        "channels": [16, 32, 64, 128],
+        "strides": [2, 2, 2],
+        "num_res_units": 0,
+        "norm": "batch",
+        "act": _RELU,
+    },
+    "SegResNet": {"spatial_dims": 3, "init_filters": 8, "blocks_down": [1, 2, 2, 4], "norm": "batch"},
+    "DynUNet": {
+        "spatial_dims": 3,
+        "kernel_size": [3, 3, 3, 3],
+        "strides": [1, 2, 2, 2],
+        "upsample_kernel_size": [2, 2, 2],
+        "filters": [16, 32, 64, 128],
+        "norm_name": "instance",
+    },
+    "SwinUNETR": {"spatial_dims": 3, "feature_size": 12},
+    "BasicUNet": {"spatial_dims": 3, "features": [16, 16, 32, 64, 128, 16], "norm": "batch"},
+    "AttentionUnet": {"spatial_dims": 3, "channels": [16, 32, 64, 128], "strides": [2, 2, 2]},
+    "VNet": {"spatial_dims": 3, "dropout_prob_down": None, "dropout_prob_up": [None, None]},
+}
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A MONAI network by class name, its constructor arguments and the number of feature channels before the head."""
+
+    name: str = "UNet"
+    args: dict[str, Any] = field(default_factory=lambda: dict(PRESETS["UNet"]))
+    features: int = 16
+
+    @classmethod
+    def preset(cls, name: str) -> NetworkSpec:
+        """The sensible arguments of a network that this software knows.
+
+        Raises:
+            InputError: the name is not known.
+        """
+        if name not in PRESETS:
+            raise InputError(f"Network '{name}' is not known: choose one of {', '.join(PRESETS)}.")
+        return cls(name, dict(PRESETS[name]))
+
+    def trunk_args(self) -> dict[str, Any]:
+        """Constructor arguments of the trunk: one CT channel in, ``features`` channels out."""
+        return {**self.args, "in_channels": 1, "out_channels": self.features}
+
+
+def build_network(spec: NetworkSpec, classes: int) -> nn.Sequential:
+    """Trunk → ReLU → head with ``classes`` outputs (background included), randomly initialised.
+
+    A plain ``torch.nn.Sequential`` with children ``trunk``, ``activation``, ``head``: a MONAI bundle builds the same
+    without our code.
+
+    Raises:
+        InputError: the network's name or arguments do not exist in this MONAI.
+    """
+    if spec.name not in PRESETS:
+        raise InputError(f"Network '{spec.name}' is not known: choose one of {', '.join(PRESETS)}.")
+    try:
+        trunk = getattr(nets, spec.name)(**spec.trunk_args())
+    except (TypeError, ValueError) as error:
+        raise InputError(f"Network {spec.name} cannot be built with these arguments: {error}.") from error
+    head = nn.Conv3d(spec.features, classes, kernel_size=1)
+    return nn.Sequential(OrderedDict(trunk=trunk, activation=nn.ReLU(), head=head))
+
+
+def features_and_logits(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Features before the head (B, F, x, y, z) and logits (B, 1 + K, x, y, z) of an image (B, 1, x, y, z)."""
+    assert isinstance(network, nn.Sequential)
+    features = network[:-1](image)
+    return features, network[-1](features)
+
+
+def freeze_statistics(network: nn.Module) -> None:
+    """Put every BatchNorm in evaluation mode, so that its running statistics stay (method §1); call after ``train()``."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def divisor(network: nn.Module) -> int:
+    """A patch edge that is a multiple of this fits every network known here."""
+    return (
+        32 if any(type(module).__name__ in ("SwinUNETR", "VNet", "BasicUNet") for module in network.modules()) else 16
+    )
+
+
+def parameters_in_millions(network: nn.Module) -> float:
+    """Number of trainable parameters, in millions."""
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+def device_named(name: str) -> torch.device:
+    """``auto`` is the first GPU when torch sees one, else the CPU; any other name is torch's.
+
+    Raises:
+        InputError: a GPU was asked for and torch sees none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError("A GPU was asked for but torch sees none: install a CUDA build of torch or use --device cpu.")
+    return torch.device(name)

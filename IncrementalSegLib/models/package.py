@@ -1,0 +1,191 @@
+"""The model package: a MONAI bundle plus ``labels.csv``, ``memory/`` and ``history.json``, with checksums.
+
+```
+configs/metadata.json   what it is, for MONAI and for us (key "incrementalseg")
+configs/inference.json  runs the model in plain MONAI
+models/model.pt         state dict
+labels.csv              organ table        memory/        what the model remembers of its training (no image)
+history.json            a record per step  checksums.json SHA-256 of every other file
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..errors import PackageError, StorageError
+from ..organs import OrganTable
+from ..storage import write_json, write_text
+from ..volumes import Preprocessing
+from .bundle import inference_config, metadata
+from .checkpoint import load_state, save_state
+from .networks import NetworkSpec, build_network
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A segmentation model in memory: everything that prediction and a further step need.
+
+    ``patch`` is the sliding window's size in voxels; ``history`` holds a record per step (organs, parent's hash, data
+    fingerprint, metrics, versions); ``memory`` maps file names to tensors (prototypes, statistics, mask bank).
+    """
+
+    network: nn.Module
+    spec: NetworkSpec
+    organs: OrganTable
+    preprocessing: Preprocessing = Preprocessing()
+    patch: tuple[int, int, int] = (64, 64, 64)
+    history: tuple[dict[str, Any], ...] = ()
+    memory: dict[str, Any] = field(default_factory=dict)
+    hash: str = ""
+
+    @property
+    def classes(self) -> int:
+        """Number of output channels, background included."""
+        return len(self.organs) + 1
+
+
+def save_package(model: Model, folder: Path | str) -> Model:
+    """Write the package into a new folder, whole or not at all, and return the model with its hash.
+
+    Raises:
+        StorageError: the folder exists with something in it, the disk is full, or there is no permission.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise StorageError(f"{folder} already holds something: give a new folder name.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".partial_", dir=folder.parent))
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written ({error.strerror}): choose another folder.") from error
+    try:
+        _write(model, partial)
+        partial.chmod(0o755)
+        os.replace(partial, folder)
+    except OSError as error:
+        raise StorageError(f"{folder} could not be written ({error.strerror}): free space and try again.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return replace(model, hash=package_hash(folder))
+
+
+def _write(model: Model, folder: Path) -> None:
+    ours = {
+        "format": FORMAT,
+        "network": asdict(model.spec),
+        "preprocessing": asdict(model.preprocessing),
+        "patch": list(model.patch),
+    }
+    write_json(folder / "configs" / "metadata.json", {**metadata(model.organs, model.patch), "incrementalseg": ours})
+    write_json(
+        folder / "configs" / "inference.json",
+        inference_config(model.spec, model.organs, model.preprocessing, model.patch),
+    )
+    save_state(folder / "models" / "model.pt", model.network.state_dict())
+    write_text(folder / "labels.csv", model.organs.to_csv())
+    write_json(folder / "history.json", list(model.history))
+    (folder / "memory").mkdir()
+    write_text(
+        folder / "memory" / "README.txt",
+        "What the model remembers of its training: vectors and label maps, no image.\n",
+    )
+    for name, state in model.memory.items():
+        save_state(folder / "memory" / f"{name}.pt", state)
+    write_json(folder / "checksums.json", _checksums(folder))
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "checksums.json")
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def package_hash(folder: Path | str) -> str:
+    """SHA-256 of the package's checksum list: changes with any file of it."""
+    return hashlib.sha256((Path(folder) / "checksums.json").read_bytes()).hexdigest()
+
+
+def verify_package(folder: Path | str) -> None:
+    """Compare every file with its checksum.
+
+    Raises:
+        PackageError: not a package, made by a newer version, or a file is missing, changed or extra.
+    """
+    folder = Path(folder)
+    _our_metadata(folder)
+    expected, actual = _json(folder / "checksums.json"), _checksums(folder)
+    wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    if wrong:
+        raise PackageError(
+            f"{folder}: {', '.join(wrong[:3])} changed since the model was saved: copy the package again."
+        )
+
+
+def load_model(folder: Path | str) -> Model:
+    """Load a package, ready for prediction (network in evaluation mode, on the CPU).
+
+    Raises:
+        PackageError: not a package, damaged, newer than this software, or weights that do not fit.
+    """
+    folder = Path(folder)
+    verify_package(folder)
+    ours = _our_metadata(folder)
+    organs = OrganTable.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
+    try:
+        spec = NetworkSpec(**ours["network"])
+        window = ours["preprocessing"]["window"]
+        preprocessing = Preprocessing(_triple(ours["preprocessing"]["spacing"]), (float(window[0]), float(window[1])))
+        patch = _triple(ours["patch"], int)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise PackageError(
+            f"{folder}/configs/metadata.json lacks {error}: the package is damaged, copy it again."
+        ) from error
+    network = build_network(spec, len(organs) + 1)
+    try:
+        network.load_state_dict(load_state(folder / "models" / "model.pt"))
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise PackageError(
+            f"{folder}/models/model.pt does not fit a {spec.name} with {len(organs)} organs: weights and description of "
+            "this package do not belong together."
+        ) from error
+    memory = {path.stem: load_state(path) for path in sorted((folder / "memory").glob("*.pt"))}
+    history = tuple(_json(folder / "history.json"))
+    return Model(network.eval(), spec, organs, preprocessing, patch, history, memory, package_hash(folder))
+
+
+def _triple(values: Any, kind: Any = float) -> tuple[Any, Any, Any]:
+    x, y, z = (kind(value) for value in values)
+    return x, y, z
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise PackageError(f"{path} is missing: this folder is not a complete model package.") from error
+    except (OSError, ValueError) as error:
+        raise PackageError(f"{path} is damaged ({error}): copy the package again.") from error
+
+
+def _our_metadata(folder: Path) -> dict[str, Any]:
+    ours = _json(folder / "configs" / "metadata.json")
+    ours = ours.get("incrementalseg") if isinstance(ours, dict) else None
+    if not isinstance(ours, dict) or not isinstance(ours.get("format"), int):
+        raise PackageError(f"{folder} is no IncrementalSeg model package: choose a folder made by train or add-organ.")
+    if ours["format"] > FORMAT:
+        raise PackageError(
+            f"{folder} was made by a newer IncrementalSeg (package format {ours['format']}, this one reads {FORMAT}): "
+            "update IncrementalSeg."
+        )
+    return ours

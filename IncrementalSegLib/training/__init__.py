@@ -1,0 +1,1 @@
+"""Training: base models and the incremental step, one loop for both."""

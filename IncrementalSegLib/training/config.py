@@ -1,0 +1,72 @@
+"""What a training run is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a patch: angles in degrees per axis (x, y, z), intensities on the [-1, 1] scale.
+
+    ``flip`` is the chance of a left-right mirror, which swaps paired organs; it is 0 because most abdominal organs have
+    no mirrored partner.
+    """
+
+    rotation: tuple[float, float, float] = (10.0, 10.0, 15.0)
+    scale: tuple[float, float] = (0.8, 1.25)
+    contrast: tuple[float, float] = (0.8, 1.25)
+    brightness: float = 0.15
+    noise: float = 0.1
+    blur: float = 0.2
+    flip: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Length and shape of a run.
+
+    The budget of a run is ``steps × batch × voxels of a patch``. ``precision`` is ``float32``, ``bfloat16``,
+    ``float16`` (GPU only) or ``auto``: float16 on a GPU, bfloat16 on CPUs that compute it natively.
+    """
+
+    steps: int = 1000
+    batch: int = 2
+    patch: tuple[int, int, int] = (64, 64, 64)
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    warmup: float = 0.1
+    clip_norm: float = 12.0
+    organ_fraction: float = 0.85
+    augmentation: Augmentation = Augmentation()
+    seed: int = 0
+    precision: str = "auto"
+    device: str = "auto"
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        if self.steps < 1 or self.batch < 1 or min(self.patch) < 16:
+            raise InputError(
+                f"steps {self.steps}, batch {self.batch}, patch {self.patch}: at least 1 step, 1 patch of 16 voxels an edge."
+            )
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> TrainingConfig:
+        """The configuration written as JSON in a job; lists become tuples.
+
+        Raises:
+            InputError: an unknown setting.
+        """
+        try:
+            inner = Augmentation(**_tuples(content.get("augmentation", {})))
+            return cls(**{**_tuples(content), "augmentation": inner})
+        except TypeError as error:
+            raise InputError(f"The training settings hold something unknown ({error}): correct job.json.") from error
+
+
+def _tuples(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}

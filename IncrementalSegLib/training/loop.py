@@ -1,0 +1,183 @@
+"""The one training loop: events, atomic checkpoints, cancel, resume to the same weights, OOM back-off."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import Cancelled, IncrementalSegError
+from ..events import Reporter
+from ..models.checkpoint import load_state, save_state
+from ..models.networks import freeze_statistics
+from .config import TrainingConfig
+from .patches import Batch, PatchSampler
+
+Objective = Callable[[nn.Module, Batch], dict[str, Tensor]]
+
+
+def fit(
+    network: nn.Module,
+    objective: Objective,
+    sampler: PatchSampler,
+    config: TrainingConfig,
+    *,
+    device: torch.device,
+    checkpoint: Path,
+    reporter: Reporter,
+    phase: str,
+    frozen_statistics: bool = False,
+) -> None:
+    """Train ``network`` in place for ``config.steps`` steps, going on from ``checkpoint`` where there is one.
+
+    Every random choice is a function of seed and step and the checkpoint holds everything else, so that a run that was
+    stopped (or killed) ends at the weights of one that was not.
+
+    Raises:
+        Cancelled: after a checkpoint was written.
+    """
+    network.to(device).train()
+    if frozen_statistics:
+        freeze_statistics(network)
+    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    precision = Precision(config.precision, device)
+    state = _State(network, optimizer, precision.scaler, checkpoint, config.patch)
+    state.restore()
+    saved = time.monotonic()
+    with ThreadPoolExecutor(1) as loader:
+        pending: Future[Batch] | None = None
+        try:
+            while state.step < config.steps:
+                batch = (pending or loader.submit(sampler.batch, state.step, config.batch, state.patch)).result()
+                pending = loader.submit(sampler.batch, state.step + 1, config.batch, state.patch)
+                try:
+                    losses = _step(network, objective, batch.to(device), optimizer, precision, config, state.step)
+                except torch.OutOfMemoryError:
+                    state.patch = _smaller(state.patch, reporter)
+                    pending = None
+                    continue
+                state.step += 1
+                reporter.progress(phase, state.step, config.steps, losses)
+                if time.monotonic() - saved > config.checkpoint_seconds:
+                    state.save()
+                    saved = time.monotonic()
+        except (Cancelled, KeyboardInterrupt):
+            state.save()
+            raise
+    state.save()
+
+
+def _step(
+    network: nn.Module,
+    objective: Objective,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    precision: Precision,
+    config: TrainingConfig,
+    step: int,
+) -> dict[str, float]:
+    torch.manual_seed(config.seed * 1_000_003 + step)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(config, step)
+    with precision.autocast():
+        parts = objective(network, batch)
+    total = torch.stack(list(parts.values())).sum()
+    if not torch.isfinite(total):
+        raise IncrementalSegError(
+            f"The loss is not a number at step {step + 1}: lower the learning rate or use --precision float32."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    precision.scaler.scale(total).backward()
+    precision.scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+    precision.scaler.step(optimizer)
+    precision.scaler.update()
+    return {name: float(value.detach()) for name, value in parts.items()} | {"total": float(total.detach())}
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Linear warm-up over a share ``warmup`` of the steps, then half a cosine to zero."""
+    rise = max(1, round(config.warmup * config.steps))
+    if step < rise:
+        return config.learning_rate * (step + 1) / rise
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, config.steps - rise)))
+
+
+class Precision:
+    """Automatic mixed precision on this device, and the gradient scaler that float16 needs."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.device = device
+        self.dtype = self._auto() if name == "auto" else getattr(torch, name)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+
+    def _auto(self) -> torch.dtype:
+        if self.device.type == "cuda":
+            return torch.float16
+        native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context for a forward pass."""
+        if self.dtype is torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.dtype)
+
+
+class _State:
+    """What a checkpoint holds: step, weights, optimiser, scaler and the patch size that fits the memory."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+        path: Path,
+        patch: tuple[int, ...],
+    ) -> None:
+        self.network, self.optimizer, self.scaler, self.path = network, optimizer, scaler, path
+        self.step, self.patch = 0, tuple(patch)
+
+    def save(self) -> None:
+        save_state(
+            self.path,
+            {
+                "step": self.step,
+                "patch": list(self.patch),
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            },
+        )
+
+    def restore(self) -> None:
+        if not self.path.exists():
+            return
+        content = load_state(self.path)
+        self.network.load_state_dict(content["network"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if content["scaler"]:
+            self.scaler.load_state_dict(content["scaler"])
+        self.step, self.patch = content["step"], tuple(content["patch"])
+
+
+def _smaller(patch: tuple[int, ...], reporter: Reporter) -> tuple[int, ...]:
+    """The next smaller patch (multiples of 16) after the device ran out of memory.
+
+    Raises:
+        IncrementalSegError: there is none.
+    """
+    smaller = tuple(max(32, int(edge * 0.75) // 16 * 16) for edge in patch)
+    if smaller == patch:
+        raise IncrementalSegError("The device has too little memory even for the smallest patch: use --device cpu.")
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    shown = "×".join(map(str, smaller))
+    reporter.message(f"Out of memory: going on with patches of {shown} voxels.", "warning")
+    return smaller

@@ -1,0 +1,147 @@
+"""What is minimised: the supervised loss of a base model and the incremental loss of every strategy (method §6)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..losses.pooled import PooledStripDistillation
+from ..losses.unbiased import IGNORE, Distillation, UnbiasedDistillation, UnbiasedSegmentationLoss
+from ..models.networks import features_and_logits
+from .patches import Batch
+from .strategies import Strategy
+
+_POOLED_STAGES, _POOLED_LOGITS = 0.01, 0.0005  # PLOP's weights (Douillard et al. 2021, §4.1)
+
+
+class SupervisedObjective:
+    """Dice + CE; what was not annotated in a sample may hide in its background."""
+
+    def __init__(self) -> None:
+        self.segmentation = UnbiasedSegmentationLoss()
+
+    def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Loss parts of a batch."""
+        return {"seg": self.segmentation(network(batch.image).float(), batch.target, ~batch.annotated)}
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Per old class (1 + K,): least confidence and largest normalised entropy for which a teacher's voxel is trusted."""
+
+    confidence: Tensor
+    entropy: Tensor
+
+
+class IncrementalObjective:
+    """The loss of one incremental step: segmentation on the new annotations, plus what the strategy asks for.
+
+    Args:
+        teacher: the frozen old model with ``1 + K`` outputs.
+        strategy: which parts are on.
+        old: ``1 + K``.
+        classes: ``1 + K + N``.
+        thresholds: for pseudo-labels, measured on the step's scans.
+    """
+
+    def __init__(
+        self, teacher: nn.Module, strategy: Strategy, old: int, classes: int, thresholds: Thresholds | None = None
+    ) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.strategy, self.old, self.classes, self.thresholds = strategy, old, classes, thresholds
+        self.segmentation = UnbiasedSegmentationLoss()
+        self.distillation = UnbiasedDistillation(strategy.label_guided)
+        self.lwf = Distillation()
+        self.pooled = PooledStripDistillation()
+
+    def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Loss parts of a batch, already weighted."""
+        s = self.strategy
+        stages = Stages(network) if s.pooled else None
+        _, logits = features_and_logits(network, batch.image)
+        ours = stages.collect() if stages else []
+        logits = logits.float()
+        if not s.needs_teacher:
+            return {"seg": self.segmentation(logits, batch.target, self._hidden(batch))}
+        with torch.no_grad():
+            stages = Stages(self.teacher) if s.pooled else None
+            q = self.teacher(batch.plain if s.clean_teacher else batch.image).float()
+            theirs = stages.collect() if stages else []
+        target = self._with_pseudo_labels(batch.target, q)
+        parts = {"seg": self.segmentation(logits, target, self._hidden(batch))}
+        if s.distillation:
+            parts["kd"] = s.distillation * self.distillation(logits, q, batch.target)
+        if s.lwf:
+            parts["lwf"] = s.lwf * self.lwf(logits, q)
+        if s.pooled:
+            growth = math.sqrt((self.classes - 1) / (self.classes - self.old))
+            old_logits = logits[:, : self.old]
+            features = _POOLED_STAGES * self.pooled(ours, theirs) + _POOLED_LOGITS * self.pooled([old_logits], [q])
+            parts["pod"] = s.pooled * growth * features
+        return parts
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """Classes (B, C) that an unlabelled voxel may be: what is not annotated, if the strategy knows of it."""
+        return ~batch.annotated if self.strategy.unbiased else torch.zeros_like(batch.annotated)
+
+    def _with_pseudo_labels(self, target: Tensor, teacher_logits: Tensor) -> Tensor:
+        kind, thresholds = self.strategy.pseudo_labels, self.thresholds
+        if not kind or thresholds is None:
+            return target
+        q = teacher_logits.softmax(1)
+        if kind == "entropy":
+            return torch.where(target > 0, target, entropy_pseudo_labels(q, thresholds.entropy.to(q.device)))
+        return torch.where(target > 0, target, confident_pseudo_labels(q, thresholds.confidence.to(q.device)))
+
+
+def confident_pseudo_labels(q: Tensor, least: Tensor) -> Tensor:
+    """Old organs where the teacher is confident, `IGNORE` where it sees an old organ but is not, else 0.
+
+    Args:
+        q: teacher's probabilities (B, 1 + K, …).
+        least: confidence per class (1 + K,).
+
+    Returns:
+        Labels (B, …).  Method §1, our formulation.
+    """
+    confidence, label = q[:, 1:].max(1)
+    label = label + 1
+    confident = confidence >= least[label]
+    doubtful = ~confident & (q[:, 1:].sum(1) > q[:, 0])
+    return torch.where(confident, label, torch.where(doubtful, IGNORE, 0))
+
+
+def normalised_entropy(q: Tensor) -> Tensor:
+    """Entropy over classes divided by its largest value, (B, C, …) to (B, …) in [0, 1]."""
+    return -(q * q.clamp(min=1e-8).log()).sum(1) / math.log(q.shape[1])
+
+
+def entropy_pseudo_labels(q: Tensor, most: Tensor) -> Tensor:
+    """PLOP's labels (§3.3): the teacher's argmax where its entropy is below the class's threshold, else `IGNORE`."""
+    label = q.argmax(1)
+    return torch.where(normalised_entropy(q) < most[label], label, IGNORE)
+
+
+class Stages:
+    """The last feature map before every change of resolution in a network's trunk, recorded during one forward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        trunk = network.get_submodule("trunk")
+        self.maps: list[Tensor] = []
+        leaves = [module for module in trunk.modules() if not any(module.children())]
+        self.hooks = [leaf.register_forward_hook(self._record) for leaf in leaves]
+
+    def _record(self, module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.dim() == 5:
+            if self.maps and self.maps[-1].shape[2:] == output.shape[2:]:
+                self.maps.pop()
+            self.maps.append(output)
+
+    def collect(self) -> list[Tensor]:
+        """The maps (B, C, x, y, z), first stage first; recording ends."""
+        for hook in self.hooks:
+            hook.remove()
+        return self.maps

@@ -1,0 +1,201 @@
+"""Patches: cached preprocessing on disk (memory-mapped) and random, augmented, organ-balanced patches from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cases import Case
+from ..organs import OrganTable
+from ..storage import write_atomically, write_json
+from ..volumes import Preprocessing, model_grid, resample, to_array
+from .config import Augmentation
+
+_POINTS = 20_000
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """A case on the model's grid: HU int16 and channels uint8, both (x, y, z) memory maps.
+
+    ``annotated`` (C,) tells which channels were annotated; ``points`` holds voxels (n, 3) of each organ present.
+    """
+
+    name: str
+    image: np.ndarray
+    target: np.ndarray
+    annotated: np.ndarray
+    points: dict[int, np.ndarray]
+
+
+def cache_case(case: Case, organs: OrganTable, preprocessing: Preprocessing, folder: Path) -> CachedCase:
+    """Resample a case once and keep it under ``folder``; later calls with the same input only open the files.
+
+    Raises:
+        InputError: the case cannot be read.  StorageError: it cannot be written.
+    """
+    recipe = json.dumps([case.fingerprint(), organs.to_csv(), asdict(preprocessing)])
+    place = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    if not (place / "done.json").exists():
+        _fill(case, organs, preprocessing, place)
+    image, target = (np.load(place / f"{part}.npy", mmap_mode="r") for part in ("image", "target"))
+    annotated = np.array([True, *(organ.key in case.annotated for organ in organs)])
+    with np.load(place / "points.npz") as stored:
+        points = {int(channel): stored[channel] for channel in stored.files}
+    return CachedCase(case.name, image, target, annotated, points)
+
+
+def _fill(case: Case, organs: OrganTable, preprocessing: Preprocessing, place: Path) -> None:
+    ct, label = case.read()
+    grid = model_grid(ct, preprocessing.spacing)
+    low, high = preprocessing.window
+    image = np.clip(np.rint(to_array(resample(ct, grid))), low, high).astype(np.int16)
+    target = np.zeros(image.shape, np.uint8)
+    if label is not None:
+        target = case.channels(to_array(resample(label, grid, label=True)), organs)
+    save_array(place / "image.npy", image)
+    save_array(place / "target.npy", target)
+    points = organ_points(target)
+    write_atomically(place / "points.npz", lambda p: _savez(p, points))
+    write_json(place / "done.json", {"shape": image.shape})
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Save an array atomically in numpy's format."""
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            np.save(file, array)
+
+    write_atomically(path, write)
+
+
+def _savez(path: Path, points: dict[int, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{str(channel): xyz for channel, xyz in points.items()})
+
+
+def organ_points(target: np.ndarray) -> dict[int, np.ndarray]:
+    """Up to 20,000 voxels (n, 3) of every channel above 0, evenly taken."""
+    points = {}
+    for channel in np.unique(target):
+        if channel:
+            xyz = np.argwhere(target == channel).astype(np.int16)
+            points[int(channel)] = xyz[:: max(1, len(xyz) // _POINTS)]
+    return points
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches of a step.
+
+    ``image`` and ``plain`` (B, 1, x, y, z), with and without changed intensities; ``target`` (B, x, y, z) channels;
+    ``annotated`` (B, C) bool.
+    """
+
+    image: Tensor
+    plain: Tensor
+    target: Tensor
+    annotated: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(*(part.to(device) for part in (self.image, self.plain, self.target, self.annotated)))
+
+
+class PatchSampler:
+    """Random patches, the same for the same seed and step.
+
+    A case is drawn evenly; then, with probability ``organ_fraction``, an organ present in it, evenly, so that small
+    organs come as often as large ones, and a voxel of it to be near the centre; otherwise any place in the scan.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[CachedCase],
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        *,
+        organ_fraction: float,
+        seed: int,
+        mirror: Sequence[int] | None = None,
+    ) -> None:
+        self.cases = list(cases)
+        self.preprocessing = preprocessing
+        self.augmentation = augmentation
+        self.organ_fraction = organ_fraction
+        self.seed = seed
+        self.mirror = None if mirror is None else torch.tensor(mirror)
+
+    def batch(self, step: int, size: int, patch: Sequence[int]) -> Batch:
+        """The patches of a step: a pure function of seed, step, size and patch edge lengths (voxels)."""
+        generator = np.random.default_rng([self.seed, step])
+        items = [self._patch(generator, tuple(patch)) for _ in range(size)]
+        return Batch(*(torch.stack(parts) for parts in zip(*items, strict=True)))
+
+    def _patch(self, generator: np.random.Generator, patch: tuple[int, ...]) -> tuple[Tensor, ...]:
+        case = self.cases[generator.integers(len(self.cases))]
+        affine = self._affine(generator)
+        centre = self._centre(generator, case, patch)
+        plain, target = self._cut(case, patch, affine, centre)
+        annotated = torch.from_numpy(case.annotated)
+        if self.mirror is not None and generator.random() < self.augmentation.flip:
+            plain, target = plain.flip(0), self.mirror[target.flip(0)]
+            annotated = annotated[self.mirror]
+        return self._intensities(generator, plain)[None], plain[None], target, annotated
+
+    def _centre(self, generator: np.random.Generator, case: CachedCase, patch: tuple[int, ...]) -> np.ndarray:
+        shape, half = np.array(case.image.shape), np.array(patch) / 2
+        centre = generator.uniform(0, shape)
+        if case.points and generator.random() < self.organ_fraction:
+            xyz = case.points[sorted(case.points)[generator.integers(len(case.points))]]
+            centre = xyz[generator.integers(len(xyz))] + generator.uniform(-0.75, 0.75, 3) * half
+        margin = np.minimum(half * 0.75, shape / 2)
+        return np.clip(centre, margin, shape - margin)
+
+    def _affine(self, generator: np.random.Generator) -> np.ndarray:
+        turn = np.eye(3)
+        for axis, limit in enumerate(self.augmentation.rotation):
+            angle = math.radians(generator.uniform(-limit, limit))
+            a, b = [i for i in range(3) if i != axis]
+            plane = np.eye(3)
+            plane[[a, a, b, b], [a, b, a, b]] = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+            turn = turn @ plane
+        return turn * generator.uniform(*self.augmentation.scale, 3)
+
+    def _cut(
+        self, case: CachedCase, patch: tuple[int, ...], affine: np.ndarray, centre: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
+        """Trilinear image and nearest target of a turned, scaled box; outside the scan is the window's low end."""
+        axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch]
+        offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+        points = offsets @ torch.tensor(affine.T, dtype=torch.float32) + torch.tensor(centre, dtype=torch.float32)
+        first = np.maximum(points.amin((0, 1, 2)).floor().long().numpy() - 1, 0)
+        last = np.minimum(points.amax((0, 1, 2)).ceil().long().numpy() + 2, case.image.shape)
+        first = np.minimum(first, last - 2)
+        box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
+        grid = 2 * (points - torch.tensor(first)) / torch.tensor(last - first - 1) - 1
+        grid = grid.flip(-1)[None]
+        image = torch.from_numpy(self.preprocessing.normalise(case.image[box]) + 1)[None, None]
+        target = torch.from_numpy(case.target[box].astype(np.float32))[None, None]
+        warp = torch.nn.functional.grid_sample
+        cut = warp(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0] - 1
+        labels = warp(target, grid, mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
+        return cut, labels.long()
+
+    def _intensities(self, generator: np.random.Generator, image: Tensor) -> Tensor:
+        a = self.augmentation
+        noise = generator.standard_normal(tuple(image.shape), dtype=np.float32) * generator.uniform(0, a.noise)
+        image = image * generator.uniform(*a.contrast) + generator.uniform(-a.brightness, a.brightness)
+        image = (image + torch.from_numpy(noise)).float()
+        if generator.random() < a.blur:
+            image = torch.nn.functional.avg_pool3d(image[None, None], 3, 1, 1)[0, 0]
+        return image

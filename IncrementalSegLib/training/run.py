@@ -1,0 +1,250 @@
+"""A training job from cases to a model: base training and the incremental step."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata as distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import __version__
+from ..cases import Case, require_annotations
+from ..errors import InputError
+from ..events import Reporter
+from ..models.networks import NetworkSpec, build_network, device_named
+from ..models.package import Model
+from ..models.widen import widen
+from ..organs import Organ, OrganTable
+from ..volumes import Preprocessing
+from .config import TrainingConfig
+from .fusion import fuse_if_better
+from .loop import Objective, fit
+from .objectives import IncrementalObjective, SupervisedObjective
+from .patches import CachedCase, PatchSampler, cache_case
+from .strategies import Strategy
+from .survey import Survey, question_overlaps, survey
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a run keeps its cache and checkpoint, and to whom it reports."""
+
+    folder: Path
+    reporter: Reporter = field(default_factory=Reporter)
+
+    @property
+    def cache(self) -> Path:
+        """Preprocessed cases."""
+        return self.folder / "cache"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The training checkpoint."""
+        return self.folder / "checkpoint" / "training.pt"
+
+
+def train_base(
+    cases: Sequence[Case],
+    organs: OrganTable,
+    config: TrainingConfig,
+    workspace: Workspace,
+    *,
+    spec: NetworkSpec | None = None,
+    preprocessing: Preprocessing | None = None,
+    strategy: str = "base",
+) -> Model:
+    """A new model of ``organs`` from annotated cases (step 0, or the upper bound ``joint``).
+
+    Raises:
+        InputError: an organ without annotation, an unusable case.  Cancelled: resume with the same arguments.
+    """
+    spec, preprocessing = spec or NetworkSpec(), preprocessing or Preprocessing()
+    require_annotations(cases, organs)
+    cached = _prepare(cases, organs, preprocessing, workspace)
+    torch.manual_seed(config.seed)
+    network = build_network(spec, len(organs) + 1)
+    sampler = _sampler(cached, organs, preprocessing, config)
+    _fit(network, SupervisedObjective(), sampler, config, workspace, "train")
+    record = _record(0, strategy, organs, cases, config, parent="")
+    return Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
+
+
+def update_model(
+    model: Model,
+    cases: Sequence[Case],
+    new_organs: Sequence[Organ],
+    config: TrainingConfig,
+    strategy: Strategy,
+    workspace: Workspace,
+    *,
+    heldout: Sequence[Case] = (),
+    allow_overlap: bool = False,
+) -> Model:
+    """The incremental step: the model with ``new_organs`` learned from cases in which only they are annotated.
+
+    ``heldout`` cases are never trained on; they decide whether weight fusion is kept.
+
+    Raises:
+        InputError: organ known already, not annotated, or annotated over an old one.  Cancelled: resume.
+    """
+    organs = extend_organs(model.organs, new_organs)
+    if strategy.all_labels:
+        joint = train_base(
+            cases,
+            organs,
+            config,
+            workspace,
+            spec=model.spec,
+            preprocessing=model.preprocessing,
+            strategy=strategy.name,
+        )
+        return replace(
+            joint, history=(*model.history, replace_record(joint.history[0], len(model.history), model.hash))
+        )
+    old, new = model.classes, list(organs)[len(model.organs) :]
+    cases = [case.restricted(organ.key for organ in new) for case in cases]
+    require_annotations(cases, new)
+    device = device_named(config.device)
+    cached = _prepare(cases, organs, model.preprocessing, workspace)
+    seen = _survey(model, cached, strategy, workspace, device)
+    if seen:
+        if not allow_overlap:
+            question_overlaps(cached, seen, organs, old)
+        if strategy.old_organ_patches:
+            cached = [seen.with_old_organs(case) for case in cached]
+    torch.manual_seed(config.seed)
+    network = _student(model, organs, strategy)
+    objective = IncrementalObjective(
+        model.network.to(device), strategy, old, len(organs) + 1, seen.thresholds if seen else None
+    )
+    sampler = _sampler(cached, organs, model.preprocessing, config)
+    _fit(network, objective, sampler, config, workspace, "update", strategy.frozen_statistics)
+    record = _record(len(model.history), strategy.name, new, cases, config, model.hash)
+    updated = Model(
+        network.cpu().eval(),
+        model.spec,
+        organs,
+        model.preprocessing,
+        model.patch,
+        (*model.history, record),
+        model.memory,
+    )
+    if strategy.fusion and heldout:
+        updated = fuse_if_better(model, updated, heldout, device, workspace.reporter)
+    return updated
+
+
+def extend_organs(old: OrganTable, new: Sequence[Organ]) -> OrganTable:
+    """The old table with new organs behind it.
+
+    Raises:
+        InputError: an organ that the model has already, or an unknown parent.
+    """
+    if not new:
+        raise InputError("No new organ was named: give at least one, for example --organ Pancreas.")
+    for organ in new:
+        if organ in old:
+            raise InputError(f"The model knows '{organ.name}' already: choose another organ, or train a new model.")
+        if organ.parent and organ.parent not in old.keys:
+            raise InputError(f"The parent of '{organ.name}' is not among the model's organs ({', '.join(old.names)}).")
+    return old.extended(replace(organ, label=0) for organ in new)
+
+
+def _student(model: Model, organs: OrganTable, strategy: Strategy) -> nn.Module:
+    state = {key: value.cpu() for key, value in model.network.state_dict().items()}
+    network = widen(lambda n: build_network(model.spec, n), state, model.classes, len(organs) + 1)
+    if not strategy.from_background:
+        head = network.get_submodule("head")
+        fresh = build_network(model.spec, len(organs) + 1).get_submodule("head")
+        with torch.no_grad():
+            head.weight[model.classes :] = fresh.weight[model.classes :]  # type: ignore[operator, index]
+            head.bias[model.classes :] = 0.0  # type: ignore[operator]
+            head.bias[0] = model.network.get_submodule("head").bias[0]  # type: ignore[index, operator]
+    return network
+
+
+def _prepare(
+    cases: Sequence[Case], organs: OrganTable, preprocessing: Preprocessing, workspace: Workspace
+) -> list[CachedCase]:
+    cached = []
+    for number, case in enumerate(cases, start=1):
+        cached.append(cache_case(case, organs, preprocessing, workspace.cache))
+        workspace.reporter.progress("prepare", number, len(cases))
+    return cached
+
+
+def _survey(
+    model: Model, cases: Sequence[CachedCase], strategy: Strategy, workspace: Workspace, device: torch.device
+) -> Survey | None:
+    if not strategy.needs_teacher:
+        return None
+    return survey(model, cases, workspace.folder / "survey", device, workspace.reporter)
+
+
+def _sampler(
+    cases: Sequence[CachedCase], organs: OrganTable, preprocessing: Preprocessing, config: TrainingConfig
+) -> PatchSampler:
+    return PatchSampler(
+        cases,
+        preprocessing,
+        config.augmentation,
+        organ_fraction=config.organ_fraction,
+        seed=config.seed,
+        mirror=organs.mirror_channels(),
+    )
+
+
+def _fit(
+    network: nn.Module,
+    objective: Objective,
+    sampler: PatchSampler,
+    config: TrainingConfig,
+    workspace: Workspace,
+    phase: str,
+    frozen_statistics: bool = False,
+) -> None:
+    fit(
+        network,
+        objective,
+        sampler,
+        config,
+        device=device_named(config.device),
+        checkpoint=workspace.checkpoint,
+        reporter=workspace.reporter,
+        phase=phase,
+        frozen_statistics=frozen_statistics,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("torch", "monai", "numpy", "SimpleITK")
+    return {"IncrementalSegLib": __version__} | {name: distributions.version(name) for name in names}
+
+
+def _record(
+    step: int, strategy: str, organs: Any, cases: Sequence[Case], config: TrainingConfig, parent: str
+) -> dict[str, Any]:
+    prints = "".join(sorted(case.fingerprint() for case in cases))
+    return {
+        "step": step,
+        "strategy": strategy,
+        "organs": [organ.key for organ in organs],
+        "parent": parent,
+        "cases": len(cases),
+        "data": hashlib.sha256(prints.encode()).hexdigest(),
+        "steps": config.steps,
+        "seed": config.seed,
+        "metrics": {},
+        "versions": versions(),
+    }
+
+
+def replace_record(record: dict[str, Any], step: int, parent: str) -> dict[str, Any]:
+    """A history record moved to another step."""
+    return {**record, "step": step, "parent": parent}

@@ -1,0 +1,75 @@
+"""Strategies: every published baseline and our default as configurations of the one loop (method §6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Which parts the loss of an incremental step has, and with what weight.
+
+    ``unbiased``: unlabelled voxels may be old organs (folded CE and Dice). ``lwf``, ``distillation``, ``pooled``:
+    weights of LwF's, the unbiased and PLOP's feature distillation. ``label_guided``: a voxel annotated as new is
+    distilled to that organ. ``pseudo_labels``: ``confidence`` (ours, with ignore zone) or ``entropy`` (PLOP's).
+    ``old_organ_patches``: also place patches on the organs the teacher predicts. ``from_background``: new head rows start
+    from the background. ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: average with the old model where a
+    hold-out shows that it helps. ``clean_teacher``: the teacher sees patches before their intensities are changed.
+    ``all_labels``: train on every label of every case from the start (the upper bound).
+    """
+
+    name: str
+    summary: str
+    unbiased: bool = False
+    lwf: float = 0.0
+    distillation: float = 0.0
+    label_guided: bool = False
+    pooled: float = 0.0
+    pseudo_labels: Literal["", "confidence", "entropy"] = ""
+    old_organ_patches: bool = False
+    from_background: bool = True
+    frozen_statistics: bool = True
+    clean_teacher: bool = False
+    fusion: bool = False
+    all_labels: bool = False
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the frozen old model is run beside the new one."""
+        return bool(self.lwf or self.distillation or self.pooled or self.pseudo_labels)
+
+
+_ALL = [
+    Strategy("fine-tune", "the new annotations alone; forgets", from_background=False),
+    Strategy("lwf", "Learning without Forgetting (Li and Hoiem 2016)", lwf=1.0, from_background=False),
+    Strategy("mib", "Modeling the Background (Cermelli et al. 2020)", unbiased=True, distillation=10.0),
+    Strategy("plop", "PLOP (Douillard et al. 2021)", pooled=1.0, pseudo_labels="entropy"),
+    Strategy(
+        "distill",
+        "unbiased losses, pseudo-labels with an ignore zone, label-guided distillation (the default)",
+        unbiased=True,
+        distillation=10.0,
+        label_guided=True,
+        pseudo_labels="confidence",
+        old_organ_patches=True,
+        clean_teacher=True,
+        fusion=True,
+    ),
+    Strategy("joint", "all labels of all cases from the start; the upper bound", all_labels=True),
+]
+STRATEGIES = {strategy.name: strategy for strategy in _ALL}
+DEFAULT = "distill"
+
+
+def strategy_named(name: str) -> Strategy:
+    """The strategy of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in STRATEGIES:
+        raise InputError(f"Strategy '{name}' is not known: choose one of {', '.join(STRATEGIES)}.")
+    return STRATEGIES[name]

@@ -1,0 +1,51 @@
+# make demo    set everything up and run the whole story on data it makes itself; results in build/demo/
+# make test    set everything up and run the tests (the slow ones too: make test ARGS="-m slow")
+# make lint    ruff and mypy
+# make clean   remove results and caches (delete .venv/ yourself to set up anew)
+#
+# PYTHON=python3.12        another interpreter (3.11 or newer)
+# TORCH_INDEX=ADDRESS      take torch alone from this package index, for example PyTorch's own CPU index
+
+PYTHON      ?= python3
+TORCH_INDEX ?=
+ARGS        ?=
+
+BIN   := .venv/bin
+READY := .venv/.installed
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+PIP   := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
+
+.PHONY: demo test lint ruff format mypy clean
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	$(BIN)/incrementalseg demo --out build/demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: ruff format mypy
+
+ruff: $(READY)
+	$(BIN)/python -m ruff check .
+
+format: $(READY)
+	$(BIN)/python -m ruff format --check .
+
+mypy: $(READY)
+	$(BIN)/python -m mypy IncrementalSegLib
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch comes first and alone, so that the build chosen here (CPU or CUDA) is the one that everything else is fitted to.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed: name one with  make PYTHON=python3.12 …" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv || { rm -rf .venv; \
+	  echo "Could not create .venv. On Debian and Ubuntu:  sudo apt install python3-venv" >&2; exit 1; }
+	@echo "Setting up .venv with $(TORCH) (minutes, once) …"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-deps $(TORCH)
+	@$(PIP) -c constraints.txt -e '.[figures,test]'
+	@touch $@

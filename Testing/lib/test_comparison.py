@@ -1,0 +1,115 @@
+"""Benchmark rows, their CSV, and the table of strategies."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from IncrementalSegLib.comparison import benchmark_rows, comparison_table, strategy_means, write_benchmark_csv
+from IncrementalSegLib.errors import InputError
+from IncrementalSegLib.organs import OrganTable
+
+RUN = {"protocol": "4-4", "strategy": "mib", "seed": 0, "step": 1, "seconds": 60.0, "peak_memory_mb": 900.0}
+
+
+def row(strategy: str, organ: str, dsc: Any, role: str = "old", **other: Any) -> dict[str, Any]:
+    return {
+        "protocol": "4-4",
+        "strategy": strategy,
+        "seed": 0,
+        "step": 1,
+        "organ": organ,
+        "role": role,
+        "dsc": dsc,
+    } | other
+
+
+ROWS = [
+    row("fine-tune", "Liver", 0.1),
+    row("fine-tune", "Spleen", 0.3),
+    row("fine-tune", "Pancreas", 0.8, "new"),
+    row("mib", "Liver", 0.9),
+    row("mib", "Spleen", 0.7),
+    row("mib", "Pancreas", 0.5, "new"),
+    row("mib", "Pancreas", 0.7, "new", seed=1),
+    row("joint", "Liver", 0.9),
+    row("joint", "Spleen", 0.9),
+    row("joint", "Pancreas", 0.6, "new"),
+    row("base", "Liver", 0.95, "new", step=0),
+    row("base", "Spleen", 0.65, "new", step=0),
+]
+
+
+def test_rows_carry_the_run_the_role_and_the_means() -> None:
+    table = OrganTable.from_names(["Liver", "Pancreas", "Spleen"])
+    summary = {key: {"dsc": 0.5, "hd95": None, "nsd": 0.4, "cases": 6} for key in table.keys[:2]}
+    rows = benchmark_rows(RUN, table, [table.keys[1]], summary)
+    assert [(r["organ"], r["role"], r["strategy"], r["dsc"], r["cases"]) for r in rows] == [
+        ("Liver", "old", "mib", 0.5, 6),
+        ("Pancreas", "new", "mib", 0.5, 6),
+    ]
+
+
+def test_refuses_a_run_that_does_not_say_its_seed() -> None:
+    with pytest.raises(InputError, match="seed"):
+        benchmark_rows({k: v for k, v in RUN.items() if k != "seed"}, OrganTable(), [], {})
+
+
+def test_the_csv_has_the_header_of_the_contract_and_reads_back(tmp_path: Path) -> None:
+    table = OrganTable.from_names(["Liver"])
+    rows = benchmark_rows(RUN, table, [], {table.keys[0]: {"dsc": 0.91, "hd95": None, "nsd": 0.8, "cases": 6}})
+    write_benchmark_csv(rows, tmp_path / "results" / "4-4.csv")
+    lines = (tmp_path / "results" / "4-4.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "protocol,strategy,seed,step,organ,role,dsc,hd95,nsd,cases,seconds,peak_memory_mb"
+    assert lines[1] == "4-4,mib,0,1,Liver,old,0.91,,0.8,6,60.0,900.0"
+    assert strategy_means(csv.DictReader(lines))["mib"]["all"] == 0.91
+
+
+def test_means_retention_and_share_of_joint_are_as_computed_by_hand() -> None:
+    means = strategy_means(ROWS)
+    assert list(means) == ["base", "joint", "mib", "fine-tune"]
+    mib = means["mib"]
+    assert [mib[key] for key in ("old", "new", "all")] == pytest.approx([0.8, 0.6, 2.2 / 3])
+    assert mib["retention"] == pytest.approx(1.6 / 1.6)
+    assert mib["of_joint"] == pytest.approx(2.2 / 2.4)
+    assert means["fine-tune"]["retention"] == pytest.approx(0.4 / 1.6)
+    assert (means["base"]["old"], means["base"]["new"], means["base"]["of_joint"]) == (pytest.approx(0.8), None, None)
+
+
+def test_only_the_last_step_of_a_strategy_counts() -> None:
+    earlier = [row("mib", organ, 0.0, step=0) for organ in ("Liver", "Spleen")]
+    assert strategy_means(earlier + ROWS)["mib"] == strategy_means(ROWS)["mib"]
+
+
+def test_an_organ_without_a_score_is_left_out_of_the_mean() -> None:
+    assert (
+        strategy_means([row("mib", "Liver", 0.9), row("mib", "Spleen", ""), row("mib", "Aorta", None)])["mib"]["all"]
+        == 0.9
+    )
+
+
+def test_the_table_has_one_line_per_strategy() -> None:
+    lines = comparison_table(ROWS).splitlines()
+    assert lines[0] == (
+        "| Strategy | Liver | Spleen | Pancreas | Mean old | Mean new | Mean all | Retention (%) | % of joint |"
+    )
+    assert lines[2:] == [
+        "| base | 0.950 | 0.650 | — | 0.800 | — | 0.800 | 100.0 | — |",
+        "| joint | 0.900 | 0.900 | 0.600 | 0.900 | 0.600 | 0.800 | 112.5 | 100.0 |",
+        "| mib | 0.900 | 0.700 | 0.600 | 0.800 | 0.600 | 0.733 | 100.0 | 91.7 |",
+        "| fine-tune | 0.100 | 0.300 | 0.800 | 0.200 | 0.800 | 0.400 | 25.0 | 50.0 |",
+    ]
+
+
+def test_without_base_and_joint_there_is_nothing_to_compare_against() -> None:
+    means = strategy_means([r for r in ROWS if r["strategy"] == "mib"])
+    assert (means["mib"]["retention"], means["mib"]["of_joint"]) == (None, None)
+
+
+@pytest.mark.parametrize("rows", [[], [*ROWS, row("mib", "Liver", 0.5) | {"protocol": "2-2"}]])
+def test_refuses_rows_that_are_not_of_one_protocol(rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(InputError, match="one protocol"):
+        comparison_table(rows)
