@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,13 +20,13 @@ from .cases import Case, read_dataset
 from .errors import InputError
 from .events import Reporter, Sink
 from .inference import predict_label_map
-from .jobs import Job, run_job
+from .jobs import Job, prepare, run_job
 from .models.networks import device_named
 from .models.package import Model, load_model, save_package
 from .review import review, write_review
 from .training.config import TrainingConfig
 from .training.strategies import DEFAULT
-from .volumes import read_ct, write_volume
+from .volumes import read_ct, require_volume_name, write_volume
 
 PathLike = Path | str
 BASE_TRAINING = TrainingConfig(steps=3000)
@@ -75,8 +76,7 @@ def train(
         window=window,
         training=asdict(training),
     )
-    job.save(Path(out))
-    return run_job(out, *sinks, cancelled=cancelled)
+    return _start(job, Path(out), None, sinks, cancelled)
 
 
 def add_organ(
@@ -94,10 +94,10 @@ def add_organ(
     sinks: Sequence[Sink] = (),
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Model:
-    """Learn ``organs`` without forgetting the model's own, in the new job folder ``out``; the candidate is ``out/model``.
+    """Learn ``organs`` without forgetting the model's own, in the new job folder ``out``; the result is ``out/model``.
 
-    ``parents`` names the organ that a new structure lies inside; ``strategy`` is one of `training.strategies`; the other
-    arguments are those of `train`. Cases need annotations of the new organs only.
+    ``parents`` names the organ that a new structure lies inside; ``strategy`` is one of `training.strategies`; the
+    other arguments are those of `train`. Cases need annotations of the new organs only.
 
     Raises:
         IncrementalSegError: with one sentence that says what to do.
@@ -106,7 +106,7 @@ def add_organ(
         "add-organ",
         str(Path(cases).resolve()),
         tuple(organs),
-        model=str(_package_folder(model, Path(out))),
+        model="parent" if isinstance(model, Model) else str(Path(model).resolve()),
         strategy=strategy,
         parents=dict(parents or {}),
         train_cases=_names(train_cases),
@@ -114,7 +114,16 @@ def add_organ(
         training=asdict(training),
         allow_overlap=allow_overlap,
     )
-    job.save(Path(out))
+    return _start(job, Path(out), model if isinstance(model, Model) else None, sinks, cancelled)
+
+
+def _start(job: Job, out: Path, parent: Model | None, sinks: Sequence[Sink], cancelled: Callable[[], bool]) -> Model:
+    """Make the job folder of a job that can be done, with its model where that is in memory only, and do it."""
+    job.refuse_second(out)
+    prepare(job, out, parent)
+    if parent:
+        save_package(parent, out / "parent")
+    job.save(out)
     return run_job(out, *sinks, cancelled=cancelled)
 
 
@@ -131,12 +140,21 @@ def predict(
     Raises:
         IncrementalSegError: with one sentence that says what to do.
     """
+    if out is not None:
+        _require_usable(Path(out), ct)
     model = _loaded(model)
     image = ct if isinstance(ct, sitk.Image) else read_ct(ct)
     label_map = predict_label_map(model, image, device_named(device), reporter)
     if out is not None:
         write_volume(label_map, out)
     return label_map
+
+
+def _require_usable(out: Path, ct: PathLike | sitk.Image) -> None:
+    """Say before a long prediction, not after it, that its result cannot be written there."""
+    require_volume_name(out)
+    if not isinstance(ct, sitk.Image) and out.resolve() == Path(ct).resolve():
+        raise InputError(f"{out} is the CT itself: give the label map another name.")
 
 
 def evaluate(
@@ -157,11 +175,12 @@ def evaluate(
     cases of a dataset folder; ``extra`` adds series to the bars; ``caption`` is a line under the planes.
 
     Returns:
-        The content of ``report.json``.
+        The content of ``report.json``; its seconds are those of the evaluation.
 
     Raises:
         IncrementalSegError: with one sentence that says what to do.
     """
+    started = time.monotonic()
     model, old = _loaded(model), None if old is None else _loaded(old)
     found = read_dataset(cases, names=names) if isinstance(cases, str | Path) else list(cases)
     if not found:
@@ -169,7 +188,7 @@ def evaluate(
     reporter = reporter or Reporter()
     done = review(model, old, found, device, reporter)
     last = model.history[-1] if model.history else {}
-    report = done.report(last.get("strategy", "unknown"), last.get("cases", 0), 0.0)
+    report = done.report(last.get("strategy", "unknown"), last.get("cases", 0), time.monotonic() - started)
     write_review(done, report, Path(out), Path(out), reporter, extra, caption)
     return report
 
@@ -180,10 +199,3 @@ def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
 
 def _loaded(model: Model | PathLike) -> Model:
     return model if isinstance(model, Model) else load_model(model)
-
-
-def _package_folder(model: Model | PathLike, job: Path) -> Path:
-    if not isinstance(model, Model):
-        return Path(model).resolve()
-    save_package(model, job / "parent")
-    return Path("parent")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -76,8 +77,8 @@ def read_dataset(
 ) -> list[Case]:
     """The cases of a folder: ``<case>_ct.<ext>`` (or a DICOM folder ``<case>_ct``) with ``<case>_seg.<ext>``.
 
-    ``dataset.json`` (``labels``: value to name; optional ``cases``: ``[{case, annotated}]``) or ``labels.csv`` names the
-    label values. ``organs`` restricts what counts as annotated, ``names`` which cases are read, in that order.
+    ``dataset.json`` (``labels``: value to name; optional ``cases``: ``[{case, annotated}]``) or ``labels.csv`` names
+    the label values. ``organs`` restricts what counts as annotated, ``names`` which cases are read, in that order.
 
     Raises:
         InputError: no folder, no case, no label names, an organ or a case that is not there.
@@ -136,23 +137,41 @@ def _has_voxels(case: Case, organ: Organ) -> bool:
 def _label_names(folder: Path) -> tuple[OrganTable, dict[str, tuple[str, ...]]]:
     description, table = folder / "dataset.json", folder / "labels.csv"
     if description.exists():
-        content = _json(description)
-        try:
-            labels = OrganTable(organ_named(str(n), int(v)) for v, n in content["labels"].items() if int(v) != 0)
-            listed = {c["case"]: c["annotated"] for c in content.get("cases", []) if "annotated" in c}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f'{description}: "labels" must map label values to names, as in {{"1": "Liver"}}.'
-            ) from error
-        return labels, {name: tuple(labels.find(organ).key for organ in organs) for name, organs in listed.items()}
+        return _described(_json(description), description)
     if table.exists():
-        return OrganTable.from_csv(table.read_text(encoding="utf-8-sig"), str(table)), {}
+        try:
+            return OrganTable.from_csv(table.read_text(encoding="utf-8-sig"), str(table)), {}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{table} cannot be read ({error}): save it as UTF-8 text.") from error
     raise InputError(f"{folder} has neither dataset.json nor labels.csv: add one that names the label values.")
 
 
-def _json(path: Path) -> dict:  # type: ignore[type-arg]
+def _described(content: dict[str, Any], source: Path) -> tuple[OrganTable, dict[str, tuple[str, ...]]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        names = {int(value): name for value, name in content["labels"].items()}
+        listed = {_plain(c["case"]): list(c["annotated"]) for c in content.get("cases", []) if "annotated" in c}
+        if not all(isinstance(name, str) for name in names.values()):
+            raise TypeError("a label without a name")
+        labels = OrganTable(organ_named(name, value) for value, name in names.items() if value != 0)
+        return labels, {case: tuple(labels.find(organ).key for organ in organs) for case, organs in listed.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f'{source}: "labels" must map label values to names, as in {{"1": "Liver"}}, and "cases" list case and '
+            'annotated, as in [{"case": "a", "annotated": ["Liver"]}].'
+        ) from error
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+
+
+def _plain(case: str) -> str:
+    if case in ("", "..") or Path(case).name != case or "\\" in case:
+        raise InputError(f"Case name '{case}' is not a plain file name: leave folders out of it.")
+    return case
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): correct or remove it.") from error
     if not isinstance(content, dict):
@@ -161,8 +180,8 @@ def _json(path: Path) -> dict:  # type: ignore[type-arg]
 
 
 def _stems(folder: Path) -> list[str]:
-    found = {p.name[: -len(f"_ct{e}")] for e in EXTENSIONS for p in folder.glob(f"*_ct{e}")}
-    return sorted(found | {p.name[:-3] for p in folder.glob("*_ct") if p.is_dir()})
+    found = {p.name[: -len(f"_ct{e}")] for e in EXTENSIONS for p in folder.glob(f"[!.]*_ct{e}")}
+    return sorted(found | {p.name[:-3] for p in folder.glob("[!.]*_ct") if p.is_dir()})
 
 
 def _file(folder: Path, name: str) -> Path | None:
@@ -171,7 +190,7 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def _case(folder: Path, stem: str, labels: OrganTable, annotated: Sequence[str]) -> Case:
-    ct, label = _file(folder, f"{stem}_ct"), _file(folder, f"{stem}_seg")
+    ct, label = _file(folder, f"{_plain(stem)}_ct"), _file(folder, f"{stem}_seg")
     if ct is None:
         raise InputError(f"{folder} has no scan for case '{stem}': expected {stem}_ct.nii.gz or another 3D format.")
     return Case(stem, ct, label, labels, tuple(annotated) if label else ())

@@ -5,36 +5,61 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from . import __version__
-from .errors import IncrementalSegError, InputError
-from .events import JsonLines, Reporter, Sink, Terminal
-from .jobs import cancel_at_end_of_stdin, cancel_on_signals
+from .cancel import cancel_at_end_of_stdin, cancel_on_signals
+from .errors import Cancelled, IncrementalSegError, InputError, PackageError
+from .events import Event, JsonLines, Reporter, Sink, for_people
+from .options import build_parser
 
 if TYPE_CHECKING:
+    from .library import ModelLibrary
     from .training.config import TrainingConfig
-
-_EXIT_CODES = """exit codes: 0 done, 1 internal error, 2 input or options cannot be used, 3 model package damaged,
-4 something could not be written, 130 cancelled (resume with: incrementalseg resume JOB)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; every expected error is one sentence on stderr."""
-    options = _parser().parse_args(arguments)
+    options = build_parser(_VERBS).parse_args(arguments)
+    with ExitStack() as options.session:
+        try:
+            _use_threads(options)
+            options.verb(options)
+            return 0
+        except Cancelled:
+            print(f"Cancelled. {_how_to_go_on(options)}", file=sys.stderr)
+            return Cancelled.exit_code
+        except IncrementalSegError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            return error.exit_code
+        except KeyboardInterrupt:
+            print(f"Interrupted. {_how_to_go_on(options)}", file=sys.stderr)
+            return Cancelled.exit_code
+        except Exception as error:
+            traceback.print_exc()
+            print(
+                f"Error: this is a fault of IncrementalSeg ({error!r}): please report the lines above.", file=sys.stderr
+            )
+            return 1
+
+
+def _use_threads(options: argparse.Namespace) -> None:
     if getattr(options, "threads", 0):
         import torch
 
         torch.set_num_threads(options.threads)
-    try:
-        options.verb(options)
-    except IncrementalSegError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+
+def _how_to_go_on(options: argparse.Namespace) -> str:
+    if options.verb in (_train, _add_organ, _run):
+        return (
+            f"What was done is kept; go on with: incrementalseg resume {getattr(options, 'job', None) or options.out}"
+        )
+    return "The same command goes on where it stopped." if options.verb is _demo else "Nothing was written."
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -108,7 +133,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .report import markdown
 
     old = _model_folder(options.old) if options.old else None
-    names = _split(options, "part")
+    names, reporter = _split(options, "part"), _reporter(options)
     report = evaluate(
         _model_folder(options.model),
         options.cases,
@@ -116,8 +141,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         old=old,
         names=names,
         device=options.device,
-        reporter=_reporter(options),
+        reporter=reporter,
     )
+    reporter.emit("finished", report=str(options.out / "report.json"))
     if not options.json:
         print(markdown(report))
 
@@ -134,9 +160,16 @@ def _models(options: argparse.Namespace) -> None:
         library.delete(options.name, options.version)
     else:
         for name in library.names():
-            kept = ", ".join(f"v{version}" for version in library.versions(name))
-            size = f"{library.size_mb(name):.1f} MB"
-            print(f"{name}: v{library.current_version(name)} in use of {kept}; {size}; {library.current(name)}")
+            print(_described(library, name))
+
+
+def _described(library: ModelLibrary, name: str) -> str:
+    kept = ", ".join(f"v{version}" for version in library.versions(name))
+    try:
+        use = f"v{library.current_version(name)} in use of {kept}; {library.current(name)}"
+    except PackageError as error:
+        use = f"{kept}; {error}"
+    return f"{name}: {library.size_mb(name):.1f} MB; {use}"
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -184,6 +217,8 @@ def _model_folder(given: Path) -> Path:
 
     if (given / "model" / "checksums.json").exists():
         return given / "model"
+    if (given / "job.json").exists():
+        raise InputError(f"The job {given} has no finished model: go on with it (incrementalseg resume {given}).")
     if given.exists():
         return given
     library = ModelLibrary()
@@ -191,14 +226,6 @@ def _model_folder(given: Path) -> Path:
         return library.current(str(given))
     known = ", ".join(library.names()) or "none"
     raise InputError(f"{given} is neither a model package nor a model of your library (it has: {known}).")
-
-
-def _sinks(options: argparse.Namespace) -> list[Sink]:
-    if not options.json:
-        return [Terminal()]
-    protocol = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever else prints must not end up between the events
-    return [JsonLines(protocol)]
 
 
 def _session(options: argparse.Namespace) -> dict[str, Any]:
@@ -209,123 +236,48 @@ def _reporter(options: argparse.Namespace) -> Reporter:
     return Reporter(*_sinks(options), cancelled=cancel_on_signals())
 
 
+def _sinks(options: argparse.Namespace) -> list[Sink]:
+    return [_until_nobody_reads(JsonLines(_protocol(options.session)) if options.json else for_people())]
+
+
+def _protocol(session: ExitStack) -> TextIO:
+    """Stdout for events alone: until the verb is over, whatever else is printed goes to stderr."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    session.callback(_give_back, stdout)
+    return os.fdopen(stdout, "w", encoding="utf-8", closefd=False)
+
+
+def _give_back(stdout: int) -> None:
+    sys.stdout.flush()
+    os.dup2(stdout, 1)
+    os.close(stdout)
+
+
+def _until_nobody_reads(sink: Sink) -> Sink:
+    """A sink that cancels the work, so that it leaves a checkpoint, when its reader is gone."""
+
+    def send(event: Event) -> None:
+        try:
+            sink(event)
+        except BrokenPipeError as error:
+            raise Cancelled("Nobody reads the events any more.") from error
+
+    return send
+
+
 def _point_to(job: Path) -> None:
     print(f"Model: {job / 'model'}   report: {job / 'report.md'}", file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="incrementalseg",
-        description="Teach a multi-organ CT segmentation model a further organ without forgetting those it knows.",
-        epilog=_EXIT_CODES,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    def verb(name: str, function: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=text, description=text, epilog=_EXIT_CODES)
-        made.set_defaults(verb=function)
-        return made
-
-    demo = verb("demo", _demo, "The whole story: a base model, one more organ, before and after, beside fine-tuning.")
-    _out(demo, "folder for data, models, report and pictures")
-    demo.add_argument("--cases", type=Path, help="your own dataset folder; without it CT phantoms are made")
-    demo.add_argument("--split", type=Path, help="JSON with step0, step1 and evaluation case lists (default: thirds)")
-    demo.add_argument("--base-organs", nargs="+", metavar="NAME", help="organs of the base model")
-    demo.add_argument("--new-organ", nargs="+", metavar="NAME", help="organs added in the step")
-    demo.add_argument("--base-steps", type=int, help="training steps of the base model")
-    demo.add_argument("--steps", type=int, help="training steps of the update")
-    _machine(demo)
-
-    train = verb("train", _train, "Train a base model from annotated cases.")
-    _dataset(train)
-    train.add_argument(
-        "--network", default="UNet", help="a MONAI network: UNet, SegResNet, DynUNet, SwinUNETR … (%(default)s)"
-    )
-    train.add_argument("--spacing", nargs=3, type=float, default=(3, 3, 3), metavar="MM", help="voxel size, mm (3 3 3)")
-    train.add_argument("--window", nargs=2, type=float, default=(-125, 275), metavar="HU", help="HU range (-125 275)")
-    _training_options(train)
-
-    add = verb("add-organ", _add_organ, "Learn one more organ from scans on which only that organ is annotated.")
-    add.add_argument("--model", type=Path, required=True, help="current model: package or job folder, or library name")
-    _dataset(add)
-    add.add_argument("--strategy", default="distill", help="distill (default), mib, plop, lwf, fine-tune or joint")
-    add.add_argument("--parent", metavar="NAME", help="old organ that the new structure lies inside (tumour: Liver)")
-    add.add_argument("--allow-overlap", action="store_true", help="accept annotations that cover much of an old organ")
-    _training_options(add)
-
-    predict = verb("predict", _predict, "Segment a CT with all organs of a model.")
-    predict.add_argument("--model", type=Path, required=True, help="package or job folder, or library name")
-    predict.add_argument("--ct", type=Path, required=True, help="NIfTI, NRRD or MHA file, or DICOM series folder")
-    _out(predict, "label map to write (.nii.gz, .nrrd, .mha)")
-    _machine(predict)
-
-    evaluate = verb("evaluate", _evaluate, "DSC, HD95 and NSD per organ on annotated cases, new model against old.")
-    evaluate.add_argument("--model", type=Path, required=True, help="the (new) model")
-    evaluate.add_argument("--old", type=Path, help="the model before, to compare with")
-    evaluate.add_argument("--cases", type=Path, required=True, help="dataset folder")
-    evaluate.add_argument("--split", type=Path, help="JSON file of case lists")
-    evaluate.add_argument("--part", help="case list of the split to use, for example evaluation")
-    _out(evaluate, "folder for report and pictures")
-    _machine(evaluate)
-
-    for name, resuming, text in (
-        ("run", False, "Do the work of a new job folder."),
-        ("resume", True, "Go on with one."),
-    ):
-        job = verb(name, _run, f"{text} Stops at a signal, at the end of a stdin pipe, or when JOB/cancel appears.")
-        job.add_argument("job", type=Path, metavar="JOB", help="folder with a job.json")
-        job.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch decides)")
-        job.add_argument("--json", action="store_true", help="print events as JSON lines instead of progress bars")
-        job.set_defaults(resuming=resuming)
-
-    _models_parser(verb("models", _models, "Your model library: list, accept a candidate, revert, delete."))
-    return parser
-
-
-def _models_parser(models: argparse.ArgumentParser) -> None:
-    models.set_defaults(action="list")
-    actions = models.add_subparsers(dest="action", metavar="ACTION")
-    actions.add_parser("list", help="models, their versions and where they are (default)")
-    accept = actions.add_parser("accept", help="make a candidate the current version of a model")
-    accept.add_argument("candidate", type=Path, help="package or job folder")
-    accept.add_argument("name", help="name of the model in your library; new or existing")
-    revert = actions.add_parser("revert", help="go back to a kept version")
-    revert.add_argument("name")
-    revert.add_argument("version", type=int)
-    delete = actions.add_parser("delete", help="delete a version, or the whole model when no version is given")
-    delete.add_argument("name")
-    delete.add_argument("version", type=int, nargs="?")
-
-
-def _out(parser: argparse.ArgumentParser, text: str) -> None:
-    parser.add_argument("--out", type=Path, required=True, help=text)
-
-
-def _dataset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cases", type=Path, required=True, help="folder of <case>_ct and <case>_seg files")
-    parser.add_argument(
-        "--organ", nargs="+", required=True, metavar="NAME", help='organs to learn, e.g. --organ "Pancreas"'
-    )
-    parser.add_argument("--split", type=Path, help="JSON file of case lists, with --train-part and --heldout-part")
-    parser.add_argument("--train-part", metavar="PART", help="case list to train on (default: all cases)")
-    parser.add_argument(
-        "--heldout-part", metavar="PART", help="case list for the check (default: a fifth, from 4 cases)"
-    )
-    _out(parser, "job folder to make; the model will be OUT/model")
-
-
-def _training_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", type=int, help="training steps")
-    parser.add_argument("--batch", type=int, help="patches per step")
-    parser.add_argument("--patch", type=int, help="edge of a patch in voxels, a multiple of 16")
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16", "float16"])
-    _machine(parser)
-
-
-def _machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 … (%(default)s)")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch decides)")
-    parser.add_argument("--json", action="store_true", help="print events as JSON lines instead of progress bars")
+_VERBS = {
+    "demo": _demo,
+    "train": _train,
+    "add-organ": _add_organ,
+    "predict": _predict,
+    "evaluate": _evaluate,
+    "run": _run,
+    "resume": _run,
+    "models": _models,
+}

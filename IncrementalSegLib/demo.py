@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,19 @@ from .cases import read_dataset, read_split
 from .errors import InputError
 from .events import Reporter, Sink
 from .jobs import run_job
-from .models.package import Model
-from .phantom import PhantomConfig, write_phantom_cases
+from .models.package import Model, package_hash, save_package
+from .organs import OrganTable
+from .phantom import PhantomConfig, phantom_table, write_phantom_cases
 from .report import verdict_sentences
+from .storage import write_json
 from .training.config import TrainingConfig
 from .training.strategies import DEFAULT
 
 PHANTOM_BASE = ("Spleen", "Right kidney", "Left kidney", "Liver")
 PHANTOM_NEW = ("Stomach",)
-_SPACING = (4.0, 4.0, 4.0)
+_PHANTOM = PhantomConfig(spacing=(4.0, 4.0, 4.0))
 _BASELINE = "fine-tune"
+_PHANTOMS = {"step0": (6, 0), "step1": (5, 100), "evaluation": (3, 200)}  # number of patients and seed
 
 
 @dataclass(frozen=True)
@@ -62,34 +66,59 @@ def demo(
     Raises:
         IncrementalSegError: with one sentence that says what to do.
     """
-    out = Path(out)
-    reporter = Reporter(*sinks, cancelled=cancelled)
+    out, reporter = Path(out).resolve(), Reporter(*sinks, cancelled=cancelled)
     if cases is None:
-        story = _phantom_story(out, base_organs, new_organs, reporter)
+        story = _phantom_story(out, base_organs, new_organs)
     else:
-        story = _real_story(Path(cases), split, base_organs, new_organs)
+        story = _real_story(Path(cases).resolve(), split, base_organs, new_organs)
     story = replace(
         story,
-        base=replace(story.base, steps=base_steps or story.base.steps, device=device),
-        step=replace(story.step, steps=steps or story.step.steps, device=device),
+        base=replace(story.base, steps=story.base.steps if base_steps is None else base_steps, device=device),
+        step=replace(story.step, steps=story.step.steps if steps is None else steps, device=device),
     )
+    OrganTable.from_names(story.base_organs + story.new_organs)  # refuses an organ that is named twice
+    _keep_to_one_story(story, out)
+    if cases is None:
+        _make_phantoms(story, reporter)
     return _tell(story, out, reporter)
 
 
-def _phantom_story(
-    out: Path, base_organs: Sequence[str] | None, new_organs: Sequence[str] | None, reporter: Reporter
-) -> Story:
+def _keep_to_one_story(story: Story, out: Path) -> None:
+    """Note what this demo is about; a second call may go on with it but not mix another one in."""
+    told = asdict(story) | {"cases": "" if story.cases.is_relative_to(out) else str(story.cases)}
+    told["base"], told["step"] = ({**asdict(config), "device": ""} for config in (story.base, story.step))
+    told, path = json.loads(json.dumps(told)), out / "demo.json"
+    if not path.exists():
+        write_json(path, told)
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged: give another folder with --out.") from error
+    if other := [name for name in told if before.get(name) != told[name]]:
+        raise InputError(
+            f"{out} holds a demo with other settings ({', '.join(other)}): give another one with --out, or delete it."
+        )
+
+
+def _phantom_story(out: Path, base_organs: Sequence[str] | None, new_organs: Sequence[str] | None) -> Story:
     base, new = tuple(base_organs or PHANTOM_BASE), tuple(new_organs or PHANTOM_NEW)
-    folders = {"step0": (base, 6, 0), "step1": (new, 5, 100), "evaluation": (base + new, 3, 200)}
-    names = {part: [f"{part}_{i:02}" for i in range(count)] for part, (_, count, _) in folders.items()}
-    for number, (part, (organs, _, seed)) in enumerate(folders.items(), start=1):
-        if not (out / "phantoms" / part / "dataset.json").exists():
-            write_phantom_cases(out / "phantoms" / part, names[part], seed, PhantomConfig(spacing=_SPACING), organs)
-        reporter.progress("phantoms", number, len(folders))
+    for name in (*base, *new):
+        phantom_table().find(name)
+    names = {part: [f"{part}_{i:02}" for i in range(count)] for part, (count, _) in _PHANTOMS.items()}
     training = TrainingConfig(steps=400, patch=(48, 48, 48), batch=2)
-    return Story(
-        out / "phantoms", names, base, new, _SPACING, training, replace(training, steps=250, learning_rate=1e-3)
-    )
+    step = replace(training, steps=250, learning_rate=1e-3)
+    return Story(out / "phantoms", names, base, new, _PHANTOM.spacing, training, step)
+
+
+def _make_phantoms(story: Story, reporter: Reporter) -> None:
+    base, new = story.base_organs, story.new_organs
+    annotated = {"step0": base, "step1": new, "evaluation": base + new}
+    for number, (part, (_, seed)) in enumerate(_PHANTOMS.items(), start=1):
+        folder = story.cases / part
+        if not (folder / "dataset.json").exists():
+            write_phantom_cases(folder, story.parts[part], seed, _PHANTOM, annotated[part])
+        reporter.progress("phantoms", number, len(_PHANTOMS))
 
 
 def _real_story(
@@ -108,7 +137,10 @@ def _real_story(
             )
         names = {part: everything[i::3] for i, part in enumerate(parts)}
     base, step = TrainingConfig(steps=3000), TrainingConfig(steps=800, learning_rate=3e-4)
-    return Story(cases, names, tuple(base_organs), tuple(new_organs), (3.0, 3.0, 3.0), base, step)
+    story = Story(cases, names, tuple(base_organs), tuple(new_organs), (3.0, 3.0, 3.0), base, step)
+    for part, organs in (("step0", base_organs), ("step1", new_organs), ("evaluation", None)):
+        read_dataset(_folder(story, part), organs, names[part])  # refuses now what would fail after a long training
+    return story
 
 
 def _folder(story: Story, part: str) -> Path:
@@ -170,8 +202,11 @@ def _add(story: Story, base: Model, strategy: str, job: Path, **session: Any) ->
 
 
 def _publish(out: Path, job: str, name: str) -> None:
-    if not (out / name).exists():
-        shutil.copytree(out / "jobs" / job / "model", out / name)
+    package = out / "jobs" / job / "model"
+    if (out / name / "checksums.json").exists() and package_hash(out / name) == package_hash(package):
+        return
+    shutil.rmtree(out / name, ignore_errors=True)
+    save_package(load_model(package), out / name)
 
 
 def _compare(

@@ -126,7 +126,7 @@ class Terminal:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
-        self._open = ""
+        self._open, self._told = "", ("", -1)
 
     def __call__(self, event: Event) -> None:
         """Draw the bar or print the sentence."""
@@ -142,9 +142,7 @@ class Terminal:
             self._end_line()
         share = min(event["step"] / max(event["of"], 1), 1)
         bar = ("█" * round(24 * share)).ljust(24, "·")
-        left = "" if event["eta_s"] is None else f"  {_clock(event['eta_s'])} left"
-        loss = "  ".join(f"{name} {value:.3f}" for name, value in event["loss"].items())
-        self.stream.write(f"\r{event['phase']:<10} {bar} {event['step']}/{event['of']}{left}  {loss}\x1b[K")
+        self.stream.write(f"\r{event['phase']:<10} {bar} {_standing(event)}\x1b[K")
         self._open = event["phase"]
         if event["step"] >= event["of"]:
             self._end_line()
@@ -153,6 +151,28 @@ class Terminal:
         if self._open:
             self.stream.write("\n")
         self._open = ""
+
+
+class PlainLines(Terminal):
+    """A sink for people who read a log file: a line of its own whenever a tenth of a phase is done."""
+
+    def _bar(self, event: Event) -> None:
+        tenth = (event["phase"], 10 * event["step"] // max(event["of"], 1))
+        if tenth != self._told:
+            self.stream.write(f"{event['phase']:<10} {_standing(event).rstrip()}\n")
+        self._told = tenth
+
+
+def _standing(event: Event) -> str:
+    left = "" if event["eta_s"] is None else f"  {_clock(event['eta_s'])} left"
+    loss = "  ".join(f"{name} {value:.3f}" for name, value in event["loss"].items())
+    return f"{event['step']}/{event['of']}{left}  {loss}"
+
+
+def for_people(stream: TextIO | None = None) -> Terminal:
+    """Bars on a terminal, plain lines into a file or pipe (default: stderr)."""
+    stream = stream or sys.stderr
+    return Terminal(stream) if stream.isatty() else PlainLines(stream)
 
 
 def _clock(seconds: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,12 +14,10 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from .events import Reporter
-from .models.bundle import OVERLAP
+from .models.bundle import AIR, OVERLAP
 from .models.package import Model
 from .organs import OrganTable
-from .volumes import model_grid, resample, to_array
-
-_AIR_SHARE = 0.05  # of the intensity window, above its lower end: below is air
+from .volumes import model_grid, resample, to_array, to_image
 
 
 def predict_label_map(
@@ -27,23 +27,32 @@ def predict_label_map(
 
     The device holds single patches only; class probabilities are kept on the host at the model's spacing and brought to
     the CT's grid one class at a time.
+
+    Raises:
+        Cancelled: the reporter says so; checked before every patch.
     """
+    reporter = reporter or Reporter()
     grid = model_grid(ct, model.preprocessing.spacing)
     image = model.preprocessing.normalise(to_array(resample(ct, grid)))
     box = body_box(image)
-    check = reporter.check if reporter else lambda: None
-    q = probabilities(model.network.to(device).eval(), torch.from_numpy(image[box]), model.patch, device, check)
+    inside = torch.from_numpy(image[box])
+    q = probabilities(
+        model.network.eval(), inside, model.patch, device, reporter.check, partial(reporter.message, level="warning")
+    )
     corner = sitk.RegionOfInterest(grid, [s.stop - s.start for s in box], [s.start for s in box])
     return merge(fold_children(q.numpy(), model.organs), corner, ct, model.organs)
 
 
 def body_box(image: np.ndarray) -> tuple[slice, slice, slice]:
-    """The box (x, y, z) around everything that is not air in an image scaled to [-1, 1]; all of it where all is air."""
-    body = image > -1 + 2 * _AIR_SHARE
+    """The box (x, y, z) around all that is not air in an image scaled to [-1, 1]; the whole image where all is air.
+
+    A voxel of air stays around it, so that an organ at its edge does not reach beyond when brought to a finer grid.
+    """
+    body = image > AIR
     edges = []
-    for axis in range(3):
+    for axis, n in enumerate(image.shape):
         used = np.flatnonzero(body.any(axis=tuple(i for i in range(3) if i != axis)))
-        edges.append(slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, image.shape[axis]))
+        edges.append(slice(max(0, int(used[0]) - 1), min(n, int(used[-1]) + 2)) if used.size else slice(0, n))
     x, y, z = edges
     return x, y, z
 
@@ -54,29 +63,35 @@ def probabilities(
     patch: tuple[int, int, int],
     device: torch.device,
     check: Callable[[], None] = lambda: None,
+    warn: Callable[[str], None] = warnings.warn,
 ) -> Tensor:
     """Class probabilities (1 + K, x, y, z), float32 on the host, of an image (x, y, z) in [-1, 1].
 
-    ``check`` is called before every patch. A device that runs out of memory hands the patch to the CPU.
+    ``check`` is called before every patch. Where the device has too little memory the image is predicted again on the
+    CPU, and ``warn`` gets a sentence that says so.
     """
+    try:
+        return _windowed(network, image, patch, device, check)
+    except torch.OutOfMemoryError:
+        if device.type == "cpu":
+            raise
+    warn(f"The device ({device}) has too little memory for this prediction: it runs on the CPU, which is slower.")
+    return _windowed(network, image, patch, torch.device("cpu"), check)
 
+
+def _windowed(
+    network: nn.Module, image: Tensor, patch: tuple[int, int, int], device: torch.device, check: Callable[[], None]
+) -> Tensor:
     def logits(patches: Tensor) -> Tensor:
         check()
         with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
             return network(patches).float()
 
-    def run(where: torch.device) -> Tensor:
-        network.to(where)
-        return sliding_window_inference(
-            image[None, None], patch, 1, logits, OVERLAP, "gaussian", cval=-1, sw_device=where, device="cpu"
-        )
-
+    network.to(device)
     with torch.inference_mode():
-        try:
-            scores = run(device)
-        except torch.OutOfMemoryError:
-            device = torch.device("cpu")
-            scores = run(device)
+        scores = sliding_window_inference(
+            image[None, None], patch, 1, logits, OVERLAP, "gaussian", cval=-1, sw_device=device, device="cpu"
+        )
         return torch.softmax(scores[0], 0)
 
 
@@ -101,15 +116,17 @@ def merge(q: np.ndarray, grid: sitk.Image, ct: sitk.Image, organs: OrganTable) -
     best = np.full(ct.GetSize()[::-1], -1.0, np.float32)
     merged = np.zeros(best.shape, np.uint8 if max(labels) < 256 else np.uint16)
     for channel, value in enumerate(labels):
-        layer = sitk.GetImageFromArray(np.ascontiguousarray(q[channel].transpose(2, 1, 0)))
-        layer.CopyInformation(grid)
-        there = sitk.GetArrayFromImage(resample(layer, ct, outside=1.0 if channel == 0 else 0.0))
-        wins = there > best
-        merged[wins] = value
-        np.copyto(best, there, where=wins)
+        _paint(merged, best, value, resample(to_image(q[channel], grid), ct, outside=1.0 if channel == 0 else 0.0))
     image = sitk.GetImageFromArray(merged)
     image.CopyInformation(ct)
     return image
+
+
+def _paint(merged: np.ndarray, best: np.ndarray, value: int, probability: sitk.Image) -> None:
+    there = sitk.GetArrayViewFromImage(probability)
+    wins = there > best
+    merged[wins] = value
+    np.copyto(best, there, where=wins)
 
 
 def peak_memory_mb() -> float:

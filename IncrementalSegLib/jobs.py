@@ -11,25 +11,27 @@ report.json, report.md, report.csv, previews/       before and after on the held
 from __future__ import annotations
 
 import json
-import os
-import signal
-import stat
-import sys
-import threading
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .cases import Case, read_dataset
-from .errors import InputError
+from .errors import IncrementalSegError, InputError
 from .events import EventFile, Reporter, Sink
 from .organs import Organ, OrganTable, organ_named
 from .storage import write_json
 
 if TYPE_CHECKING:
+    from .models.networks import NetworkSpec
     from .models.package import Model
+    from .training.config import TrainingConfig
+    from .training.run import Workspace
+    from .volumes import Preprocessing
 
 SCHEMA = 1
 _AUTOMATIC_HOLDOUT_FROM = 4
@@ -40,9 +42,9 @@ class Job:
     """What is asked: a base model (``train``) or an incremental step (``add-organ``).
 
     ``cases`` is a dataset folder and ``model`` a model package, both absolute or relative to the job folder. ``organs``
-    are names or SNOMED keys; ``parents`` maps a new organ to the old one it lies inside. ``train_cases`` and ``heldout``
-    are case names; None means all cases, a fifth of which are held out from four on. ``training`` holds settings of
-    `training.config.TrainingConfig`.
+    are names or SNOMED keys; ``parents`` maps a new organ to the old one it lies inside. ``train_cases`` and
+    ``heldout`` are case names; None means all cases, a fifth of which are held out from four on. ``training`` holds
+    settings of `training.config.TrainingConfig`.
     """
 
     kind: str
@@ -66,11 +68,16 @@ class Job:
         Raises:
             InputError: there is one.  StorageError: it cannot be written.
         """
+        self.refuse_second(folder)
+        write_json(folder / "job.json", asdict(self))
+
+    @staticmethod
+    def refuse_second(folder: Path) -> None:
+        """Refuse a folder that holds a job, which is not to be overwritten."""
         if (folder / "job.json").exists():
             raise InputError(
-                f"{folder} holds a job already: resume it (incrementalseg resume) or choose another folder."
+                f"{folder} holds a job already: go on with  incrementalseg resume {folder}  or choose another folder."
             )
-        write_json(folder / "job.json", asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Job:
@@ -84,19 +91,35 @@ class Job:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.get("schema", 0) > SCHEMA:
                 raise InputError(f"{path} was made by a newer IncrementalSeg: update this one.")
-            job = cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in content.items()})
+            return cls._of({key: tuple(v) if isinstance(v, list) else v for key, v in content.items()}, path)
         except FileNotFoundError as error:
             raise InputError(f"{folder} holds no job.json: give the folder of a job.") from error
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is damaged ({error}): correct it or make the job anew.") from error
-        if job.kind not in ("train", "add-organ"):
-            raise InputError(f"{path} asks for '{job.kind}': the kinds of job are train and add-organ.")
-        return job
+
+    @classmethod
+    def _of(cls, content: dict[str, Any], path: Path) -> Job:
+        known = {setting.name: setting.type for setting in fields(cls)}
+        if unknown := sorted(content.keys() - known):
+            raise InputError(f"{path} has the unknown setting '{unknown[0]}': the settings are {', '.join(known)}.")
+        for name in ("kind", "cases", "organs"):
+            if not content.get(name):
+                raise InputError(f"{path} lacks '{name}': a job needs kind, cases and organs.")
+        if content["kind"] not in ("train", "add-organ"):
+            raise InputError(f"{path} asks for '{content['kind']}': the kinds of job are train and add-organ.")
+        lists = [
+            name for name in ("organs", "train_cases", "heldout") if not isinstance(content.get(name), tuple | None)
+        ]
+        if lists:
+            raise InputError(f"{path}: '{lists[0]}' must be a list of names, as in [\"Liver\"].")
+        return cls(**content)
 
     def new_organs(self) -> list[Organ]:
         """The organs to learn, with their parents' keys."""
         parents = {organ_named(child).key: organ_named(parent).key for child, parent in self.parents.items()}
         organs = [organ_named(name) for name in self.organs]
+        if stray := parents.keys() - {organ.key for organ in organs}:
+            raise InputError(f"A parent is given for '{min(stray)}', which is not among the organs to learn.")
         return [replace(organ, parent=parents.get(organ.key, "")) for organ in organs]
 
 
@@ -115,7 +138,10 @@ def run_job(folder: Path | str, *sinks: Sink, cancelled: Callable[[], bool] = la
     try:
         model = _work(job, folder, reporter)
     except BaseException as error:
-        reporter.emit("stopped", reason=type(error).__name__, text=str(error))
+        expected = isinstance(error, IncrementalSegError)
+        trace = {} if expected else {"traceback": "".join(traceback.format_exception(error))}
+        with suppress(IncrementalSegError):  # a full disk must not hide why the work stopped
+            reporter.emit("stopped", reason=type(error).__name__, text=str(error), **trace)
         raise
     reporter.emit("finished", model=str(folder / "model"))
     return model
@@ -124,40 +150,87 @@ def run_job(folder: Path | str, *sinks: Sink, cancelled: Callable[[], bool] = la
 def _work(job: Job, folder: Path, reporter: Reporter) -> Model:
     from .models.package import load_model, save_package
     from .review import review, write_review
-    from .training.config import TrainingConfig
     from .training.run import Workspace
 
-    parent = load_model(folder / job.model) if job.kind == "add-organ" else None
     if (folder / "model").exists():
         return load_model(folder / "model")
-    config = TrainingConfig.from_dict(job.training)
-    train_cases, heldout = split_cases(job, folder)
-    workspace = Workspace(folder, reporter)
-    model = _train(job, config, parent, train_cases, heldout, workspace)
-    done = review(model, parent, heldout, config.device, reporter)
-    report = done.report(job.strategy if parent else "base", len(train_cases), seconds_worked(folder))
+    _sweep(folder)
+    ready = prepare(job, folder)
+    model = _train(job, ready, Workspace(folder, reporter))
+    done = review(model, ready.parent, ready.heldout, ready.config.device, reporter)
+    strategy = job.strategy if ready.parent else "base"
+    report = done.report(strategy, len(ready.training), seconds_worked(folder))
     write_review(done, report, folder, folder / "previews", reporter)
     metrics = {organ["code"]: organ["dsc_after"] for organ in report["organs"]}
     history = (*model.history[:-1], {**model.history[-1], "metrics": metrics})
     return save_package(replace(model, history=history), folder / "model")
 
 
-def _train(
-    job: Job, config: Any, parent: Model | None, cases: Sequence[Case], heldout: Sequence[Case], workspace: Any
-) -> Model:
-    from .models.networks import NetworkSpec
-    from .training.run import train_base, update_model
+def _sweep(folder: Path) -> None:
+    """Remove what a process that was killed had half written."""
+    for left in list(folder.rglob(".partial_*")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job whose settings, model and cases were found usable; ``spec`` is the network's."""
+
+    config: TrainingConfig
+    parent: Model | None
+    spec: NetworkSpec
+    preprocessing: Preprocessing
+    training: list[Case]
+    heldout: list[Case]
+
+
+def prepare(job: Job, folder: Path, parent: Model | None = None) -> Ready:
+    """Check everything that can be checked before the scans are read; ``parent`` stands in for the job's model.
+
+    Raises:
+        InputError: names the setting, organ or case and what to do.  PackageError: the model cannot be loaded.
+    """
+    from .models.networks import NetworkSpec, device_named
+    from .models.package import load_model
+    from .training.config import TrainingConfig
+    from .training.run import extend_organs, require_fitting_patch
     from .training.strategies import strategy_named
     from .volumes import Preprocessing
 
-    organs = job.new_organs()
-    if parent is None:
-        table = OrganTable(replace(organ, label=label) for label, organ in enumerate(organs, start=1))
-        spec, preprocessing = NetworkSpec.preset(job.network), Preprocessing(job.spacing, job.window)
-        return train_base(cases, table, config, workspace, spec=spec, preprocessing=preprocessing)
-    strategy = strategy_named(job.strategy)
+    config = TrainingConfig.from_dict(job.training)
+    if device_named(config.device).type == "cpu" and config.precision == "float16":
+        raise InputError("float16 is for GPUs: use --precision auto, or name the GPU with --device cuda.")
+    if job.kind == "add-organ":
+        strategy_named(job.strategy)
+        parent = parent or load_model(folder / job.model)
+    extend_organs(parent.organs if parent else OrganTable(), job.new_organs())
+    spec = parent.spec if parent else NetworkSpec.preset(job.network)
+    require_fitting_patch(spec, config.patch)
+    preprocessing = parent.preprocessing if parent else Preprocessing(job.spacing, job.window)
+    return Ready(config, parent, spec, preprocessing, *split_cases(job, folder))
+
+
+def _train(job: Job, ready: Ready, workspace: Workspace) -> Model:
+    from .training.run import extend_organs, train_base, update_model
+    from .training.strategies import strategy_named
+
+    cases, config = ready.training, ready.config
+    if ready.parent is None:
+        organs = extend_organs(OrganTable(), job.new_organs())
+        return train_base(cases, organs, config, workspace, spec=ready.spec, preprocessing=ready.preprocessing)
+    strategy, heldout = strategy_named(job.strategy), ready.heldout
     return update_model(
-        parent, cases, organs, config, strategy, workspace, heldout=heldout, allow_overlap=job.allow_overlap
+        ready.parent,
+        cases,
+        job.new_organs(),
+        config,
+        strategy,
+        workspace,
+        heldout=heldout,
+        allow_overlap=job.allow_overlap,
     )
 
 
@@ -184,40 +257,12 @@ def split_cases(job: Job, folder: Path) -> tuple[list[Case], list[Case]]:
 def seconds_worked(folder: Path) -> float:
     """Seconds of work so far, over all sessions of a job, read from its events."""
     total, last = 0.0, None
-    for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines():
-        event = json.loads(line)
+    for line in (folder / "events.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:  # cut short when the machine lost its power
+            continue
         if event["event"] != "started" and last is not None:
             total += event["time"] - last
         last = event["time"]
     return round(total + (time.time() - last if last else 0.0), 1)
-
-
-def cancel_on_signals() -> Callable[[], bool]:
-    """Make SIGINT and SIGTERM stop the work at its next step; returns the question whether one came.
-
-    A second signal ends the process at once.
-    """
-    asked = threading.Event()
-
-    def note(number: int, frame: object) -> None:
-        asked.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
-    return asked.is_set
-
-
-def cancel_at_end_of_stdin() -> Callable[[], bool]:
-    """Where stdin is a pipe, its end stops the work (the program that started it closed the pipe, or died)."""
-    asked = threading.Event()
-    if sys.stdin is None or not stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
-        return asked.is_set
-
-    def watch() -> None:
-        while os.read(0, 4096):
-            pass
-        asked.set()
-
-    threading.Thread(target=watch, daemon=True).start()
-    return asked.is_set

@@ -72,7 +72,7 @@ class Organ:
         return " ".join(sorted(words.get(word, word) for word in self.key.split()))
 
     @property
-    def mirror_unknown(self) -> bool:
+    def mirror_unsure(self) -> bool:
         """Whether the name tells a side that the codes do not, so that nobody knows what its mirror image is."""
         return self.mirrored_key == self.key and not {"left", "right"}.isdisjoint(normalise(self.name).split())
 
@@ -139,8 +139,8 @@ class OrganTable:
             for what, mark in marks:
                 if other := seen.get((what, mark)):
                     raise InputError(
-                        f"Organs '{other.name}' and '{organ.name}' have the same {what} ({mark}): rename or recode one, "
-                        "or keep only one of them."
+                        f"Organs '{other.name}' and '{organ.name}' have the same {what} ({mark}): change one of "
+                        "them or keep only one."
                     )
             seen |= dict.fromkeys(marks, organ)
 
@@ -191,7 +191,7 @@ class OrganTable:
         return self.keys.index(key) + 1
 
     def extended(self, new: Iterable[Organ]) -> OrganTable:
-        """This table with new organs behind the old ones; a label value that is 0 or taken becomes the next free one."""
+        """This table with new organs behind the old; a label value that is 0 or taken becomes the next free one."""
         organs = list(self.organs)
         for organ in new:
             taken = {known.label for known in organs}
@@ -204,9 +204,9 @@ class OrganTable:
         return {i: self.channel(o.parent) for i, o in enumerate(self.organs, 1) if o.parent in self.keys}
 
     def mirror_channels(self) -> list[int] | None:
-        """Channel order of the left-right mirrored body (kidneys swapped), or None where a partner is missing or unknown."""
+        """Channel order in the left-right mirrored body (kidneys swapped); None if a partner is missing or unsure."""
         mirrored = [organ.mirrored_key for organ in self.organs]
-        if any(key not in self.keys for key in mirrored) or any(organ.mirror_unknown for organ in self.organs):
+        if any(key not in self.keys for key in mirrored) or any(organ.mirror_unsure for organ in self.organs):
             return None
         return [0, *(self.channel(key) for key in mirrored)]
 

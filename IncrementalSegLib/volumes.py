@@ -6,27 +6,44 @@ patient's left, y to the back, z to the head).
 
 from __future__ import annotations
 
-import os
-import tempfile
+import gzip
+import itertools
+import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import InputError, StorageError
+from .errors import InputError
+from .storage import write_atomically
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
-_GEOMETRY_TOLERANCE = 1e-3  # of a voxel for origins, absolute for direction cosines
+_SAME_PLACE = 0.1  # of a voxel: how far the corners of two grids may be apart that count as one
+_LITTLE_ENDIAN = (b"\x5c\x01", b"\x1c\x02")  # how the header of a NIfTI-1 or NIfTI-2 file begins: its size
+_PADDING_HU = -1500.0  # what lies below is no tissue but filling outside of the field of view
 _LARGEST_HU = 100_000.0
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model does to a CT before its network: orientation LPS, ``spacing`` in mm (x, y, z), HU ``window`` to [-1, 1]."""
+    """What a model does to a CT before its network: LPS, ``spacing`` in mm (x, y, z), HU ``window`` to [-1, 1]."""
 
     spacing: tuple[float, float, float] = (3.0, 3.0, 3.0)
     window: tuple[float, float] = (-125.0, 275.0)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            InputError: a spacing is not above 0 or the window is empty.
+        """
+        if not min(self.spacing) > 0 or not self.window[0] < self.window[1]:
+            raise InputError(
+                f"Spacing {self.spacing} mm with HU window {self.window} cannot be: give spacings above 0 and a window "
+                "from low to high."
+            )
 
     def normalise(self, hu: np.ndarray) -> np.ndarray:
         """HU of any shape, clipped to the window and scaled to [-1, 1], as float32."""
@@ -38,7 +55,7 @@ def read_volume(path: Path | str) -> sitk.Image:
     """A 3D scalar image from NIfTI, NRRD, MHA or a folder that holds one DICOM series.
 
     Raises:
-        InputError: nothing readable there, several series, 2D, 4D, single slice, colour, or NaN.
+        InputError: nothing readable there, damaged, several series, missing slices, 2D, 4D, single slice, colour.
     """
     path = Path(path)
     if not path.exists():
@@ -47,9 +64,33 @@ def read_volume(path: Path | str) -> sitk.Image:
         image = _read_dicom(path) if path.is_dir() else sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(
-            f"{path} cannot be read as an image: give a NIfTI, NRRD or MHA file or a DICOM series folder that opens elsewhere."
+            f"{path} cannot be read as an image: give a NIfTI, NRRD or MHA file or a DICOM series folder that opens "
+            "elsewhere."
         ) from error
+    if path.name.endswith((".nii", ".nii.gz")) and image.HasMetaDataKey("vox_offset"):
+        _refuse_spoiled_nifti(image, path)
     return _checked(image, path)
+
+
+def _refuse_spoiled_nifti(image: sitk.Image, path: Path) -> None:
+    """ITK reads a NIfTI file that ends too early as if it were whole, and NaN or infinity in it as 0."""
+    extents = [int(image.GetMetaData(f"dim[{i}]")) for i in range(1, 1 + int(image.GetMetaData("dim[0]")))]
+    missing = math.prod(extents) * int(image.GetMetaData("bitpix")) // 8
+    kind, finite = {"16": "f4", "64": "f8"}.get(image.GetMetaData("datatype")), True
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            header = file.read(int(float(image.GetMetaData("vox_offset"))))
+            order = "<" if header[:2] in _LITTLE_ENDIAN else ">"
+            while missing > 0 and (part := file.read(min(missing, 1 << 20))):
+                missing -= len(part)
+                if kind:
+                    finite = finite and bool(np.isfinite(np.frombuffer(part, order + kind)).all())
+    except (OSError, EOFError, zlib.error, ValueError):
+        missing = 1
+    if missing > 0:
+        raise InputError(f"{path} is damaged or cut short: copy or download it again.")
+    if not finite:
+        raise InputError(f"{path} contains NaN or infinite values: export it again from its DICOM series.")
 
 
 def _read_dicom(folder: Path) -> sitk.Image:
@@ -58,15 +99,26 @@ def _read_dicom(folder: Path) -> sitk.Image:
         found = "no DICOM series" if not series else f"{len(series)} DICOM series"
         raise InputError(f"{folder} holds {found}: give a folder with exactly one CT series.")
     reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    return reader.Execute()
+    files = reader.GetGDCMSeriesFileNames(str(folder), series[0])
+    reader.SetFileNames(files)
+    image = reader.Execute()
+    if image.GetDimension() == 3 and min(image.GetSize()) > 1:
+        end = image.TransformIndexToPhysicalPoint((0, 0, image.GetSize()[2] - 1))
+        tilt = math.dist(end, sitk.ReadImage(files[-1]).GetOrigin())
+        if image.HasMetaDataKey("ITK_non_uniform_sampling_deviation") or tilt > 0.5 * min(image.GetSpacing()):
+            raise InputError(
+                f"{folder} holds slices that do not make one even stack (some are missing or doubled, several phases, "
+                "or a tilted gantry): export one complete phase, resampled to an upright volume."
+            )
+    return image
 
 
 def _checked(image: sitk.Image, path: Path) -> sitk.Image:
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        kind = "a colour image" if image.GetNumberOfComponentsPerPixel() != 1 else f"a {image.GetDimension()}D image"
+        layers = image.GetNumberOfComponentsPerPixel() != 1
+        kind = "an image of several values per voxel" if layers else f"a {image.GetDimension()}D image"
         raise InputError(f"{path} is {kind}: export one 3D volume (for a time series, one phase) and use that.")
     if min(image.GetSize()) < 2:
         raise InputError(f"{path} has a single slice (size {image.GetSize()}): a volume of several slices is needed.")
@@ -83,8 +135,9 @@ def read_ct(path: Path | str) -> sitk.Image:
     values = sitk.GetArrayViewFromImage(image)
     if not np.isfinite(values).all():
         raise InputError(f"{path} contains NaN or infinite values: export the CT again from its DICOM series.")
-    low, high = float(values.min()), float(values.max())
-    if low > -50 or high < 50 or max(-low, high) > _LARGEST_HU:
+    lowest, high = float(values.min()), float(values.max())
+    low = float(values.min(where=values > _PADDING_HU, initial=values.max()))
+    if low > -50 or high < 50 or max(-lowest, high) > _LARGEST_HU:
         raise InputError(
             f"{path} is not in Hounsfield units (values {low:g} to {high:g}; a CT has air or fat below -50 and tissue "
             "above 50): apply the rescale slope and intercept, or export it from DICOM again."
@@ -109,33 +162,32 @@ def write_volume(image: sitk.Image, path: Path | str) -> None:
     """Write ``image`` so that ``path`` is either the whole file or untouched.
 
     Raises:
+        InputError: the name ends in no format that holds a volume in one file.
         StorageError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    suffix = next((e for e in EXTENSIONS if path.name.endswith(e)), None)
-    if suffix is None or suffix == ".mhd":
+    require_volume_name(path)
+    write_atomically(path, lambda partial: _write_whole(image, partial))
+
+
+def require_volume_name(path: Path) -> None:
+    """Refuse the name of a file that cannot hold a volume.
+
+    Raises:
+        InputError: the name ends in no format that holds a volume in one file.
+    """
+    if not path.name.endswith(EXTENSIONS) or path.suffix == ".mhd":
         raise InputError(f"{path}: choose a name that ends in .nii.gz, .nii, .nrrd or .mha.")
+
+
+def _write_whole(image: sitk.Image, path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(suffix=suffix, prefix=".partial_", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror}): choose another folder or free space."
-        ) from error
-    partial = Path(name)
-    try:
-        sitk.WriteImage(image, name, useCompression=True)
-        if not np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(name)), sitk.GetArrayViewFromImage(image)):
-            raise OSError(28, "what was written does not read back")  # ITK does not report a full disk
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except (RuntimeError, OSError) as error:
-        raise StorageError(
-            f"{path} could not be written completely (is the disk full?): free space and try again."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        sitk.WriteImage(image, str(path), useCompression=True)
+        written = sitk.ReadImage(str(path))  # ITK does not always report a full disk
+    except RuntimeError as error:
+        raise OSError("the writing failed; is the disk full?") from error
+    if not np.array_equal(sitk.GetArrayViewFromImage(written), sitk.GetArrayViewFromImage(image)):
+        raise OSError("it does not read back as it was; is the disk full?")
 
 
 def to_array(image: sitk.Image) -> np.ndarray:
@@ -151,31 +203,31 @@ def to_image(array: np.ndarray, like: sitk.Image) -> sitk.Image:
 
 
 def same_geometry(a: sitk.Image, b: sitk.Image) -> bool:
-    """Whether size, spacing, origin and direction agree (0.001 voxel, 0.001 in direction cosines)."""
+    """Whether the sizes are equal and origin, spacing and direction put no corner 0.1 voxel or more elsewhere."""
     if a.GetSize() != b.GetSize():
         return False
-    voxel = np.asarray(b.GetSpacing())
-    offset = np.abs(np.subtract(a.GetOrigin(), b.GetOrigin())) / voxel.min()
-    stretch = np.abs(np.subtract(a.GetSpacing(), b.GetSpacing())) * np.asarray(a.GetSize()) / voxel
-    turn = np.abs(np.subtract(a.GetDirection(), b.GetDirection()))
-    return bool(max(offset.max(), stretch.max(), turn.max()) <= _GEOMETRY_TOLERANCE * 10)
+    return bool(np.abs(_corners(a, b) - _corners(b, b)).max() < _SAME_PLACE)
 
 
 def conform_label_map(label: sitk.Image, ct: sitk.Image, label_name: str, ct_name: str) -> sitk.Image:
     """The label map on the CT's grid: as it is, or resampled (nearest) when both grids share the frame.
 
-    Two grids share the frame when they cover the same box (within a voxel), or when the label map is an aligned crop.
+    Two grids share the frame when they cover the same box with other axes or spacings (within the coarser voxel), or
+    when the label map is an aligned crop that does not begin at the CT's first voxel: grids that agree in their first
+    voxel and spacing but not in their size are two patients' rather than one's.
 
     Raises:
         InputError: the grids do not share the frame, so the label map may be another patient's.
     """
     if same_geometry(label, ct):
-        label.CopyInformation(ct)
-        return label
-    if not (_same_extent(label, ct) or _aligned_crop(label, ct)):
+        same = sitk.Image(label)
+        same.CopyInformation(ct)
+        return same
+    upright = oriented(label), oriented(ct)
+    if not (_same_extent(*upright) or _aligned_crop(*upright)):
         raise InputError(
-            f"{label_name} does not lie on the grid of {ct_name} ({_grid(label)} against {_grid(ct)}): it may belong to "
-            "another patient; export the segmentation with this CT as its reference volume."
+            f"{label_name} does not lie on the grid of {ct_name} ({_grid(label)} against {_grid(ct)}): it may belong "
+            "to another patient; export the segmentation with this CT as its reference volume."
         )
     return sitk.Resample(label, ct, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
 
@@ -186,16 +238,20 @@ def _grid(image: sitk.Image) -> str:
     return f"{size} voxels of {spacing} mm at {tuple(round(o, 1) for o in image.GetOrigin())}"
 
 
-def _box(image: sitk.Image) -> tuple[np.ndarray, np.ndarray]:
-    size = np.asarray(image.GetSize())
-    corners = np.array([[-0.5 if i >> axis & 1 else size[axis] - 0.5 for axis in range(3)] for i in range(8)])
-    points = np.array([image.TransformContinuousIndexToPhysicalPoint(c.tolist()) for c in corners])
-    return points.min(0), points.max(0)
+def _corners(image: sitk.Image, seen_from: sitk.Image) -> np.ndarray:
+    """The 8 outer corners of ``image`` as continuous voxel indices of ``seen_from``."""
+    outer = itertools.product(*((-0.5, n - 0.5) for n in image.GetSize()))
+    points = (image.TransformContinuousIndexToPhysicalPoint(corner) for corner in outer)
+    return np.array([seen_from.TransformPhysicalPointToContinuousIndex(point) for point in points])
 
 
-def _same_extent(a: sitk.Image, b: sitk.Image) -> bool:
-    tolerance = max(max(a.GetSpacing()), max(b.GetSpacing()))
-    return all(np.abs(x - y).max() <= tolerance for x, y in zip(_box(a), _box(b), strict=True))
+def _same_extent(label: sitk.Image, ct: sitk.Image) -> bool:
+    spacings = np.array([label.GetSpacing(), ct.GetSpacing()])
+    alike = np.isclose(spacings[0], spacings[1], rtol=1e-3, atol=0)
+    if (alike & (np.array(label.GetSize()) != ct.GetSize())).any():
+        return False
+    apart_mm = np.abs(_corners(label, ct) - _corners(ct, ct)) * spacings[1]
+    return bool((apart_mm <= spacings.max(0)).all())
 
 
 def _aligned_crop(label: sitk.Image, ct: sitk.Image) -> bool:
@@ -224,12 +280,18 @@ def model_grid(ct: sitk.Image, spacing: tuple[float, float, float]) -> sitk.Imag
     return grid
 
 
-def resample(image: sitk.Image, grid: sitk.Image, *, label: bool = False, outside: float = 0.0) -> sitk.Image:
-    """``image`` on ``grid``, linear (float32) or nearest for label maps; up to one voxel beyond its edge it is extended."""
+def resample(image: sitk.Image, grid: sitk.Image, *, label: bool = False, outside: float | None = None) -> sitk.Image:
+    """``image`` on ``grid``, linear (float32) or nearest for label maps.
+
+    Beyond its edge the image is extended: without end, or by one voxel and then with the value ``outside``.
+    """
     resampler = sitk.ResampleImageFilter()
     resampler.SetReferenceImage(grid)
     resampler.SetInterpolator(sitk.sitkNearestNeighbor if label else sitk.sitkLinear)
-    resampler.SetUseNearestNeighborExtrapolator(True)
-    resampler.SetDefaultPixelValue(outside)
     resampler.SetOutputPixelType(image.GetPixelID() if label else sitk.sitkFloat32)
+    if outside is None:
+        resampler.SetUseNearestNeighborExtrapolator(True)
+    else:
+        image = sitk.ZeroFluxNeumannPad(image, [1, 1, 1], [1, 1, 1])
+        resampler.SetDefaultPixelValue(outside)
     return resampler.Execute(image)

@@ -12,21 +12,23 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..cancel import cancel_on_signals
 from ..cases import Case, read_dataset, read_split
 from ..comparison import benchmark_rows, comparison_table, write_benchmark_csv
 from ..errors import IncrementalSegError, InputError
 from ..evaluation import OrganScore, score_case, summarise
-from ..events import Reporter, Terminal
+from ..events import EventFile, Reporter, for_people
 from ..figures import plot_strategies
 from ..inference import peak_memory_mb, predict_label_map
+from ..jobs import seconds_worked
+from ..lock import locked
 from ..models.networks import NetworkSpec, device_named
 from ..models.package import Model, load_model, save_package
 from ..organs import OrganTable, organ_named
@@ -77,13 +79,13 @@ def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> lis
     Raises:
         InputError: unusable data.  Cancelled: run again to resume.
     """
-    base = _finished(benchmark, "base", 0, reporter, lambda ws: _train_base(benchmark, ws))
-    if strategy == "base":
-        return _rows(benchmark, strategy, 0, base, reporter)
-    if strategy_named(strategy).all_labels:
+    if strategy != "base" and strategy_named(strategy).all_labels:
         last = len(benchmark.sequence) - 1
         joint = _finished(benchmark, strategy, last, reporter, lambda ws: _train_joint(benchmark, ws))
         return _rows(benchmark, strategy, last, joint, reporter)
+    base = _finished(benchmark, "base", 0, reporter, lambda ws: _train_base(benchmark, ws))
+    if strategy == "base":
+        return _rows(benchmark, strategy, 0, base, reporter)
     rows, model = [], base
     for step, names in enumerate(benchmark.sequence[1:], start=1):
         cases = benchmark.read("step1", names)
@@ -94,7 +96,7 @@ def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> lis
             strategy,
             step,
             reporter,
-            lambda ws, parent=parent, cases=cases, organs=organs: update_model(  # type: ignore[misc]
+            lambda ws, parent=parent, cases=cases, organs=organs: update_model(
                 parent, cases, organs, benchmark.step, STRATEGIES[strategy], ws, allow_overlap=True
             ),
         )
@@ -118,13 +120,16 @@ def _train_joint(benchmark: Benchmark, workspace: Workspace) -> Model:
 
 def _finished(benchmark: Benchmark, strategy: str, step: int, reporter: Reporter, train: Any) -> Model:
     folder = benchmark.folder(strategy) / f"step{step}"
-    if not (folder / "model").exists():
-        reporter.message(f"{benchmark.protocol}, {strategy}, step {step}")
-        started = time.monotonic()
-        model = train(Workspace(folder, reporter))
-        cost = {"seconds": round(time.monotonic() - started, 1), "peak_memory_mb": round(peak_memory_mb())}
-        write_json(folder / "cost.json", cost)
-        save_package(model, folder / "model")
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock"):  # another process may be training the same model
+        if not (folder / "model").exists():
+            reporter.message(f"{benchmark.protocol}, {strategy}, step {step}")
+            logging = Reporter(EventFile(folder / "events.jsonl"), *reporter.sinks, cancelled=reporter.cancelled)
+            logging.emit("started", strategy=strategy, step=step)
+            model = train(Workspace(folder, logging))
+            cost = {"seconds": seconds_worked(folder), "peak_memory_mb": round(peak_memory_mb())}
+            write_json(folder / "cost.json", cost)
+            save_package(model, folder / "model")
     return load_model(folder / "model")
 
 
@@ -200,12 +205,28 @@ def _run(options: argparse.Namespace) -> list[dict[str, Any]]:
     split = options.split or options.cases / "split.json"
     spec = NetworkSpec.preset(options.network)
     benchmark = Benchmark(options.protocol, options.cases, split, options.out, base, step, spec)
-    reporter = Reporter(Terminal())
+    _keep_to_one_benchmark(benchmark)
+    reporter = Reporter(for_people(), cancelled=cancel_on_signals())
     rows = [row for name in options.strategies for row in run_strategy(benchmark, name, reporter)]
     write_benchmark_csv(rows, options.out / f"{options.protocol}.csv")
     write_text(options.out / f"{options.protocol}.md", comparison_table(rows) + "\n")
     plot_strategies(rows, options.out / f"{options.protocol}.png")
     return rows
+
+
+def _keep_to_one_benchmark(benchmark: Benchmark) -> None:
+    """Refuse to mix runs of other settings into the results of this folder."""
+    path = benchmark.out / benchmark.protocol / f"seed{benchmark.step.seed}" / "settings.json"
+    runs = {"base": asdict(benchmark.base), "step": asdict(benchmark.step), "network": asdict(benchmark.spec)}
+    settings = json.loads(json.dumps({**runs, "cases": str(benchmark.cases.resolve())}))
+    for run in ("base", "step"):
+        del settings[run]["device"]
+    if not path.exists():
+        write_json(path, settings)
+    elif json.loads(path.read_text(encoding="utf-8")) != settings:
+        raise InputError(
+            f"{path.parent} holds runs of other settings: repeat those or choose another folder with --out."
+        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,12 @@ from ..volumes import Preprocessing
 from .networks import NetworkSpec
 
 OVERLAP = 0.25
+# NIfTI keeps axes in float32; unless they are exactly orthogonal, MONAI puts an oblique scan on another grid than ours.
+_SQUARE = (
+    "$lambda image: image.affine[:3, :3].copy_(torch.as_tensor("
+    "zoom_affine(image.affine.numpy(), image.pixdim.numpy(), diagonal=False)[:3, :3])) is None or image"
+)
+AIR = -0.9  # on the [-1, 1] scale; prediction runs in the box around everything above it
 
 
 def metadata(organs: OrganTable, patch: tuple[int, int, int]) -> dict[str, Any]:
@@ -53,13 +59,15 @@ def metadata(organs: OrganTable, patch: tuple[int, int, int]) -> dict[str, Any]:
 def inference_config(
     spec: NetworkSpec, organs: OrganTable, preprocessing: Preprocessing, patch: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """The bundle's ``inference.json``; ``python -m monai.bundle run --config_file configs/inference.json --datalist …``.
+    """The bundle's ``inference.json``, for ``python -m monai.bundle run --config_file configs/inference.json``.
 
-    Needs torch, monai, fire and nibabel. The result is a label map with the organ table's values on the input's grid.
+    Needs torch, monai, fire and nibabel; ``--bundle_root``, ``--datalist`` and ``--output_dir`` say where. The result is a
+    label map with the organ table's values on the input's grid.
     """
     low, high = preprocessing.window
+    labels = [0, *(organ.label for organ in organs)]
     return {
-        "imports": ["$import collections", "$import glob", "$import torch"],
+        "imports": ["$import collections", "$import glob", "$import torch", "$from monai.data.utils import zoom_affine"],
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
         "datalist": "$sorted(glob.glob(@bundle_root + '/data/*.nii.gz'))",
@@ -73,12 +81,14 @@ def inference_config(
         },
         "network_def": "$torch.nn.Sequential(collections.OrderedDict("
         "trunk=@trunk, activation=torch.nn.ReLU(), head=@head))",
+        "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
         "network": "$@network_def.to(@device)",
         "preprocessing": {
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "LoadImaged", "keys": "image"},
                 {"_target_": "EnsureChannelFirstd", "keys": "image"},
+                {"_target_": "Lambdad", "keys": "image", "func": _SQUARE},
                 {"_target_": "Orientationd", "keys": "image", "axcodes": "LPS"},
                 {"_target_": "Spacingd", "keys": "image", "pixdim": list(preprocessing.spacing), "mode": "bilinear"},
                 {
@@ -89,6 +99,14 @@ def inference_config(
                     "b_min": -1,
                     "b_max": 1,
                     "clip": True,
+                },
+                {
+                    "_target_": "CropForegroundd",
+                    "keys": "image",
+                    "source_key": "image",
+                    "select_fn": f"$lambda image: image > {AIR}",
+                    "margin": 1,
+                    "allow_smaller": True,
                 },
                 {"_target_": "EnsureTyped", "keys": "image", "device": "@device"},
             ],
@@ -110,6 +128,7 @@ def inference_config(
             "_target_": "Compose",
             "transforms": [
                 {"_target_": "Activationsd", "keys": "pred", "softmax": True},
+                *_folds(organs),
                 {
                     "_target_": "Invertd",
                     "keys": "pred",
@@ -121,16 +140,36 @@ def inference_config(
                 {
                     "_target_": "MapLabelValued",
                     "keys": "pred",
-                    "orig_labels": list(range(len(organs) + 1)),
-                    "target_labels": [0, *(organ.label for organ in organs)],
+                    "orig_labels": list(range(len(labels))),
+                    "target_labels": labels,
                 },
-                {"_target_": "SaveImaged", "keys": "pred", "output_dir": "@output_dir", "resample": False},
+                {
+                    "_target_": "SaveImaged",
+                    "keys": "pred",
+                    "output_dir": "@output_dir",
+                    "output_postfix": "seg",
+                    "output_dtype": "uint8" if max(labels) < 256 else "uint16",
+                    "resample": False,
+                },
             ],
         },
         "run": [
             "$torch.set_grad_enabled(False)",
-            "$@network.load_state_dict(torch.load(@bundle_root + '/models/model.pt', weights_only=True))",
+            "$@network.load_state_dict(@weights)",
             "$@network.eval()",
             "$[@postprocessing({**item, 'pred': @inferer(item['image'][None], @network)[0]}) for item in @dataset]",
         ],
     }
+
+
+def _folds(organs: OrganTable) -> list[dict[str, Any]]:
+    """A transform per structure inside an organ: the pair's mass goes to the likelier of the two (`fold_children`)."""
+    folds = []
+    for child, parent in organs.parent_channels().items():
+        low, high = sorted((child, parent))
+        mass = f"q[{child}] + q[{parent}], torch.zeros_like(q[0])"
+        wins = {child: f"q[{child}] > q[{parent}]", parent: f"q[{child}] <= q[{parent}]"}
+        first, second = (f"torch.where({wins[channel]}, {mass})[None]" for channel in (low, high))
+        parts = f"[q[:{low}], {first}, q[{low + 1}:{high}], {second}, q[{high + 1}:]]"
+        folds.append({"_target_": "Lambdad", "keys": "pred", "func": f"$lambda q: torch.cat({parts})"})
+    return folds

@@ -1,4 +1,4 @@
-"""Networks: a MONAI trunk by name, one activation and one 1×1×1 head, so that exactly one tensor carries the classes."""
+"""Networks: a MONAI trunk by name, one activation and one 1×1×1 head, so that the head alone carries the classes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _RELU = ["relu", {"inplace": True}]
 PRESETS: dict[str, dict[str, Any]] = {
     "UNet": {
         "spatial_dims": 3,
-        "channels": [16, 32, 64, 128],
-        "strides": [2, 2, 2],
+        "channels": [16, 32, 64, 128, 256],
+        "strides": [2, 2, 2, 2],
         "num_res_units": 0,
         "norm": "batch",
         "act": _RELU,
@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "SwinUNETR": {"spatial_dims": 3, "feature_size": 12},
     "BasicUNet": {"spatial_dims": 3, "features": [16, 16, 32, 64, 128, 16], "norm": "batch"},
     "AttentionUnet": {"spatial_dims": 3, "channels": [16, 32, 64, 128], "strides": [2, 2, 2]},
-    "VNet": {"spatial_dims": 3, "dropout_prob_down": None, "dropout_prob_up": [None, None]},
+    "VNet": {"spatial_dims": 3, "dropout_prob_down": None, "dropout_prob_up": [None, 0.0]},
 }
 
 
@@ -75,7 +75,7 @@ def build_network(spec: NetworkSpec, classes: int) -> nn.Sequential:
         raise InputError(f"Network '{spec.name}' is not known: choose one of {', '.join(PRESETS)}.")
     try:
         trunk = getattr(nets, spec.name)(**spec.trunk_args())
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
         raise InputError(f"Network {spec.name} cannot be built with these arguments: {error}.") from error
     head = nn.Conv3d(spec.features, classes, kernel_size=1)
     return nn.Sequential(OrderedDict(trunk=trunk, activation=nn.ReLU(), head=head))
@@ -89,7 +89,7 @@ def features_and_logits(network: nn.Module, image: Tensor) -> tuple[Tensor, Tens
 
 
 def freeze_statistics(network: nn.Module) -> None:
-    """Put every BatchNorm in evaluation mode, so that its running statistics stay (method §1); call after ``train()``."""
+    """Put every BatchNorm in evaluation mode, so that its statistics stay (method §1); call after ``train()``."""
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
@@ -111,10 +111,15 @@ def device_named(name: str) -> torch.device:
     """``auto`` is the first GPU when torch sees one, else the CPU; any other name is torch's.
 
     Raises:
-        InputError: a GPU was asked for and torch sees none.
+        InputError: a GPU was asked for and torch sees none, or torch cannot use a device of this name.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("A GPU was asked for but torch sees none: install a CUDA build of torch or use --device cpu.")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"Device '{name}' cannot be used here: choose auto, cpu or cuda.") from error
+    return device

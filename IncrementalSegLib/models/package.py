@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import PackageError, StorageError
+from ..errors import InputError, PackageError, StorageError
 from ..organs import OrganTable
 from ..storage import write_json, write_text
 from ..volumes import Preprocessing
@@ -31,6 +31,7 @@ from .checkpoint import load_state, save_state
 from .networks import NetworkSpec, build_network
 
 FORMAT = 1
+_REQUIRED = {"configs/metadata.json", "configs/inference.json", "models/model.pt", "labels.csv", "history.json"}
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ def save_package(model: Model, folder: Path | str) -> Model:
         StorageError: the folder exists with something in it, the disk is full, or there is no permission.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise StorageError(f"{folder} already holds something: give a new folder name.")
     try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(f"{folder} already holds something: give a new folder name.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".partial_", dir=folder.parent))
     except OSError as error:
@@ -73,6 +74,8 @@ def save_package(model: Model, folder: Path | str) -> Model:
     try:
         _write(model, partial)
         partial.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()  # Windows does not replace a folder, not even an empty one
         os.replace(partial, folder)
     except OSError as error:
         raise StorageError(f"{folder} could not be written ({error.strerror}): free space and try again.") from error
@@ -93,7 +96,7 @@ def _write(model: Model, folder: Path) -> None:
         folder / "configs" / "inference.json",
         inference_config(model.spec, model.organs, model.preprocessing, model.patch),
     )
-    save_state(folder / "models" / "model.pt", model.network.state_dict())
+    save_state(folder / "models" / "model.pt", model.network.cpu().state_dict())
     write_text(folder / "labels.csv", model.organs.to_csv())
     write_json(folder / "history.json", list(model.history))
     (folder / "memory").mkdir()
@@ -108,28 +111,42 @@ def _write(model: Model, folder: Path) -> None:
 
 def _checksums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "checksums.json")
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def package_hash(folder: Path | str) -> str:
     """SHA-256 of the package's checksum list: changes with any file of it."""
-    return hashlib.sha256((Path(folder) / "checksums.json").read_bytes()).hexdigest()
+    return _sha256(Path(folder) / "checksums.json")
 
 
 def verify_package(folder: Path | str) -> None:
-    """Compare every file with its checksum.
+    """Compare every file of the package with its checksum; files that are not the package's are not looked at.
 
     Raises:
-        PackageError: not a package, made by a newer version, or a file is missing, changed or extra.
+        PackageError: not a package, made by a newer version, or a file is missing or changed.
     """
     folder = Path(folder)
     _our_metadata(folder)
-    expected, actual = _json(folder / "checksums.json"), _checksums(folder)
-    wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
+    expected = _listed(folder)
+    missing = sorted(name for name in _REQUIRED | expected.keys() if not (folder / name).is_file())
+    if missing:
+        raise PackageError(f"{folder} is incomplete ({', '.join(missing[:3])} missing): copy the package again.")
+    wrong = sorted(name for name in _REQUIRED | expected.keys() if _sha256(folder / name) != expected.get(name))
     if wrong:
         raise PackageError(
             f"{folder}: {', '.join(wrong[:3])} changed since the model was saved: copy the package again."
         )
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    expected = _json(folder / "checksums.json")
+    if not isinstance(expected, dict):
+        raise PackageError(f"{folder}/checksums.json is damaged: copy the package again.")
+    return expected
 
 
 def load_model(folder: Path | str) -> Model:
@@ -140,28 +157,29 @@ def load_model(folder: Path | str) -> Model:
     """
     folder = Path(folder)
     verify_package(folder)
-    ours = _our_metadata(folder)
-    organs = OrganTable.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
     try:
-        spec = NetworkSpec(**ours["network"])
-        window = ours["preprocessing"]["window"]
-        preprocessing = Preprocessing(_triple(ours["preprocessing"]["spacing"]), (float(window[0]), float(window[1])))
-        patch = _triple(ours["patch"], int)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise PackageError(
-            f"{folder}/configs/metadata.json lacks {error}: the package is damaged, copy it again."
-        ) from error
-    network = build_network(spec, len(organs) + 1)
+        spec, preprocessing, patch = _description(_our_metadata(folder))
+        organs = OrganTable.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
+        network = build_network(spec, len(organs) + 1)
+        history = tuple({**record} for record in _json(folder / "history.json"))
+    except (KeyError, TypeError, ValueError, IndexError, InputError) as error:
+        raise PackageError(f"{folder} does not describe a model ({error}): copy the package again.") from error
     try:
         network.load_state_dict(load_state(folder / "models" / "model.pt"))
     except (RuntimeError, TypeError, AttributeError) as error:
         raise PackageError(
-            f"{folder}/models/model.pt does not fit a {spec.name} with {len(organs)} organs: weights and description of "
-            "this package do not belong together."
+            f"{folder}/models/model.pt does not fit a {spec.name} with {len(organs)} organs: weights and description "
+            "of this package do not belong together."
         ) from error
-    memory = {path.stem: load_state(path) for path in sorted((folder / "memory").glob("*.pt"))}
-    history = tuple(_json(folder / "history.json"))
+    kept = sorted(name for name in _listed(folder) if name.startswith("memory/") and name.endswith(".pt"))
+    memory = {Path(name).stem: load_state(folder / name) for name in kept}
     return Model(network.eval(), spec, organs, preprocessing, patch, history, memory, package_hash(folder))
+
+
+def _description(ours: dict[str, Any]) -> tuple[NetworkSpec, Preprocessing, tuple[int, int, int]]:
+    low, high = map(float, ours["preprocessing"]["window"])
+    preprocessing = Preprocessing(_triple(ours["preprocessing"]["spacing"]), (low, high))
+    return NetworkSpec(**ours["network"]), preprocessing, _triple(ours["patch"], int)
 
 
 def _triple(values: Any, kind: Any = float) -> tuple[Any, Any, Any]:

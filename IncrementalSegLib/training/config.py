@@ -7,6 +7,8 @@ from typing import Any
 
 from ..errors import InputError
 
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -17,9 +19,10 @@ class Augmentation:
     """
 
     rotation: tuple[float, float, float] = (10.0, 10.0, 15.0)
-    scale: tuple[float, float] = (0.8, 1.25)
-    contrast: tuple[float, float] = (0.8, 1.25)
-    brightness: float = 0.15
+    scale: tuple[float, float] = (0.75, 1.3)
+    contrast: tuple[float, float] = (0.75, 1.3)
+    brightness: float = 0.2
+    shading: float = 0.2
     noise: float = 0.1
     blur: float = 0.2
     flip: float = 0.0
@@ -35,12 +38,12 @@ class TrainingConfig:
 
     steps: int = 1000
     batch: int = 2
-    patch: tuple[int, int, int] = (64, 64, 64)
+    patch: tuple[int, int, int] = (80, 80, 48)
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     warmup: float = 0.1
     clip_norm: float = 12.0
-    organ_fraction: float = 0.85
+    organ_fraction: float = 0.67
     augmentation: Augmentation = Augmentation()
     seed: int = 0
     precision: str = "auto"
@@ -51,7 +54,13 @@ class TrainingConfig:
         """Refuse what cannot be trained."""
         if self.steps < 1 or self.batch < 1 or min(self.patch) < 16:
             raise InputError(
-                f"steps {self.steps}, batch {self.batch}, patch {self.patch}: at least 1 step, 1 patch of 16 voxels an edge."
+                f"steps {self.steps}, batch {self.batch}, patch {self.patch}: ask for 1 step, 1 patch, 16 voxels or "
+                "more."
+            )
+        if self.seed < 0 or not self.learning_rate > 0 or self.precision not in PRECISIONS:
+            raise InputError(
+                f"seed {self.seed}, learning rate {self.learning_rate}, precision {self.precision}: ask for a seed of "
+                f"0 or more, a rate above 0, and {', '.join(PRECISIONS)}."
             )
 
     @classmethod

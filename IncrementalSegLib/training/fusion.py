@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..cases import Case
+from ..evaluation import dice
 from ..events import Reporter
 from ..inference import predict_label_map
 from ..models.networks import build_network
@@ -45,7 +46,7 @@ def fusion_share(old: int, classes: int) -> float:
 def fuse_if_better(
     parent: Model, updated: Model, heldout: Sequence[Case], device: torch.device, reporter: Reporter
 ) -> Model:
-    """The fused model if its mean of new-organ DSC and old-organ agreement on held-out cases is higher, else ``updated``."""
+    """The fused model if the mean of new-organ DSC and old-organ agreement on held-out cases rises, else ``updated``."""
     share = fusion_share(parent.classes, updated.classes)
     network = build_network(updated.spec, updated.classes)
     widened = widen(lambda n: build_network(parent.spec, n), _on_cpu(parent), parent.classes, updated.classes)
@@ -80,17 +81,11 @@ def _merit(parent: Model, candidate: Model, heldout: Sequence[Case], device: tor
         ct, label = case.read()
         old, new = (to_array(predict_label_map(model, ct, device, reporter)) for model in (parent, candidate))
         for organ in parent.organs:
-            scores.append(dsc(old == organ.label, new == organ.label))
+            scores.append(dice(old == organ.label, new == organ.label))
         for organ in list(candidate.organs)[len(parent.organs) :]:
             if label is not None and organ.key in case.annotated:
                 truth = to_array(label) == case.labels.find(organ.key).label
-                scores.append(dsc(truth, new == organ.label))
+                scores.append(dice(truth, new == organ.label))
         reporter.progress("fusion", number, len(heldout))
     found = [score for score in scores if score is not None]
     return float(np.mean(found)) if found else 0.0
-
-
-def dsc(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Dice similarity coefficient of two masks; None when both are empty."""
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else None

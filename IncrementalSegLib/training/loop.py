@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import Cancelled, IncrementalSegError
 from ..events import Reporter
 from ..models.checkpoint import load_state, save_state
-from ..models.networks import freeze_statistics
+from ..models.networks import divisor, freeze_statistics
 from .config import TrainingConfig
 from .patches import Batch, PatchSampler
 
@@ -56,10 +56,13 @@ def fit(
             while state.step < config.steps:
                 batch = (pending or loader.submit(sampler.batch, state.step, config.batch, state.patch)).result()
                 pending = loader.submit(sampler.batch, state.step + 1, config.batch, state.patch)
+                losses: dict[str, float] | None
                 try:
                     losses = _step(network, objective, batch.to(device), optimizer, precision, config, state.step)
                 except torch.OutOfMemoryError:
-                    state.patch = _smaller(state.patch, reporter)
+                    losses = None
+                if losses is None:  # outside of the handler, which holds on to the tensors of the failed step
+                    state.patch = _smaller(state.patch, divisor(network), reporter)
                     pending = None
                     continue
                 state.step += 1
@@ -67,7 +70,7 @@ def fit(
                 if time.monotonic() - saved > config.checkpoint_seconds:
                     state.save()
                     saved = time.monotonic()
-        except (Cancelled, KeyboardInterrupt):
+        except Cancelled:  # comes between two steps; in the middle of one, the last checkpoint is what counts
             state.save()
             raise
     state.save()
@@ -120,14 +123,20 @@ class Precision:
     def _auto(self) -> torch.dtype:
         if self.device.type == "cuda":
             return torch.float16
-        native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16 if native_bfloat16() else torch.float32
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context for a forward pass."""
         if self.dtype is torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
+
+
+def native_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; elsewhere float32 is faster."""
+    questions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = any(getattr(torch.cpu, question, lambda: False)() for question in questions)
+    return native and torch.backends.mkldnn.is_available()
 
 
 class _State:
@@ -167,13 +176,13 @@ class _State:
         self.step, self.patch = content["step"], tuple(content["patch"])
 
 
-def _smaller(patch: tuple[int, ...], reporter: Reporter) -> tuple[int, ...]:
-    """The next smaller patch (multiples of 16) after the device ran out of memory.
+def _smaller(patch: tuple[int, ...], multiple: int, reporter: Reporter) -> tuple[int, ...]:
+    """The next smaller patch (multiples of what the network needs) after the device ran out of memory.
 
     Raises:
         IncrementalSegError: there is none.
     """
-    smaller = tuple(max(32, int(edge * 0.75) // 16 * 16) for edge in patch)
+    smaller = tuple(min(edge, max(32, int(edge * 0.75) // multiple * multiple)) for edge in patch)
     if smaller == patch:
         raise IncrementalSegError("The device has too little memory even for the smallest patch: use --device cpu.")
     if torch.cuda.is_available():

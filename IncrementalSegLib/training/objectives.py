@@ -30,7 +30,7 @@ class SupervisedObjective:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Per old class (1 + K,): least confidence and largest normalised entropy for which a teacher's voxel is trusted."""
+    """Per old class (1 + K,): least confidence and largest normalised entropy of a teacher's voxel to be trusted."""
 
     confidence: Tensor
     entropy: Tensor

@@ -191,11 +191,20 @@ class PatchSampler:
         labels = warp(target, grid, mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
         return cut, labels.long()
 
+    def _shading(self, generator: np.random.Generator, shape: torch.Size) -> Tensor:
+        """A smooth random field (x, y, z): organs of other patients are brighter or darker than their surroundings."""
+        coarse = generator.standard_normal((1, 1, 3, 3, 3), dtype=np.float32) * generator.uniform(
+            0, self.augmentation.shading
+        )
+        return torch.nn.functional.interpolate(
+            torch.from_numpy(coarse.astype(np.float32)), tuple(shape), mode="trilinear", align_corners=True
+        )[0, 0]
+
     def _intensities(self, generator: np.random.Generator, image: Tensor) -> Tensor:
         a = self.augmentation
         noise = generator.standard_normal(tuple(image.shape), dtype=np.float32) * generator.uniform(0, a.noise)
         image = image * generator.uniform(*a.contrast) + generator.uniform(-a.brightness, a.brightness)
-        image = (image + torch.from_numpy(noise)).float()
+        image = (image + torch.from_numpy(noise)).float() + self._shading(generator, image.shape)
         if generator.random() < a.blur:
             image = torch.nn.functional.avg_pool3d(image[None, None], 3, 1, 1)[0, 0]
         return image

@@ -5,21 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from .. import __version__
 from ..cases import Case, require_annotations
 from ..errors import InputError
 from ..events import Reporter
-from ..models.networks import NetworkSpec, build_network, device_named
+from ..models.networks import NetworkSpec, build_network, device_named, divisor
 from ..models.package import Model
 from ..models.widen import widen
 from ..organs import Organ, OrganTable
+from ..report import versions
 from ..volumes import Preprocessing
 from .config import TrainingConfig
 from .fusion import fuse_if_better
@@ -139,6 +138,20 @@ def update_model(
     return updated
 
 
+def require_fitting_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:
+    """Refuse a patch that the network's steps of resolution do not divide.
+
+    Raises:
+        InputError: names the edge length it must be a multiple of.
+    """
+    edge = divisor(build_network(spec, 2))
+    if any(length % edge for length in patch):
+        shown = "×".join(map(str, patch))
+        raise InputError(
+            f"A patch of {shown} voxels does not fit {spec.name}: take edges that are multiples of {edge}."
+        )
+
+
 def extend_organs(old: OrganTable, new: Sequence[Organ]) -> OrganTable:
     """The old table with new organs behind it.
 
@@ -219,12 +232,6 @@ def _fit(
         phase=phase,
         frozen_statistics=frozen_statistics,
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    names = ("torch", "monai", "numpy", "SimpleITK")
-    return {"IncrementalSegLib": __version__} | {name: distributions.version(name) for name in names}
 
 
 def _record(

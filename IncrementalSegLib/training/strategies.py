@@ -15,9 +15,9 @@ class Strategy:
     ``unbiased``: unlabelled voxels may be old organs (folded CE and Dice). ``lwf``, ``distillation``, ``pooled``:
     weights of LwF's, the unbiased and PLOP's feature distillation. ``label_guided``: a voxel annotated as new is
     distilled to that organ. ``pseudo_labels``: ``confidence`` (ours, with ignore zone) or ``entropy`` (PLOP's).
-    ``old_organ_patches``: also place patches on the organs the teacher predicts. ``from_background``: new head rows start
-    from the background. ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: average with the old model where a
-    hold-out shows that it helps. ``clean_teacher``: the teacher sees patches before their intensities are changed.
+    ``old_organ_patches``: also place patches on the organs the teacher predicts. ``from_background``: new head rows
+    start from the background. ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: average with the old model
+    where a hold-out shows that it helps. ``clean_teacher``: the teacher sees patches with unchanged intensities.
     ``all_labels``: train on every label of every case from the start (the upper bound).
     """
 

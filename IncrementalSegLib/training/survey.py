@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def survey(model: Model, cases: Sequence[CachedCase], folder: Path, device: torc
     at least 0.001 (PLOP §3.3).
     """
     summary = folder / "histograms.pt"
-    state = (
+    state: dict[str, Any] = (
         load_state(summary) if summary.exists() else {"done": [], "histograms": torch.zeros(2, model.classes, _BINS)}
     )
     network = model.network.to(device).eval()

@@ -1,0 +1,286 @@
+"""Objectives: what every strategy minimises, pseudo-labels, recorded stages, and that only the student learns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from IncrementalSegLib.losses.unbiased import IGNORE
+from IncrementalSegLib.models.networks import PRESETS, NetworkSpec, build_network, freeze_statistics
+from IncrementalSegLib.models.widen import widen
+from IncrementalSegLib.training import objectives
+from IncrementalSegLib.training.objectives import (
+    IncrementalObjective,
+    Stages,
+    SupervisedObjective,
+    Thresholds,
+    confident_pseudo_labels,
+    entropy_pseudo_labels,
+    normalised_entropy,
+)
+from IncrementalSegLib.training.patches import Batch
+from IncrementalSegLib.training.strategies import STRATEGIES, Strategy
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SPEC = NetworkSpec(
+    "UNet", {"spatial_dims": 3, "channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0, "norm": "batch"}, 4
+)
+OLD, CLASSES = 3, 5
+THRESHOLDS = Thresholds(torch.full((OLD,), 0.5), torch.full((OLD,), 0.6))
+INCREMENTAL = [name for name, strategy in STRATEGIES.items() if not strategy.all_labels]
+
+
+def teacher(spec: NetworkSpec = SPEC, classes: int = OLD) -> nn.Sequential:
+    """An old model with an opinion: weights and statistics away from their initial values."""
+    torch.manual_seed(1)
+    network = build_network(spec, classes)
+    for name, tensor in (state := network.state_dict()).items():
+        if name.endswith("running_var"):
+            tensor.copy_(0.5 + torch.rand(tensor.shape))
+        elif name.endswith("running_mean") or name == "head.bias":
+            tensor.copy_(torch.randn(tensor.shape))
+        elif name == "head.weight":
+            tensor.copy_(torch.randn(tensor.shape) * 2)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def student_of(old: nn.Module, spec: NetworkSpec = SPEC, classes: int = CLASSES) -> nn.Module:
+    """The student as a step starts: widened, training, statistics frozen."""
+    torch.manual_seed(2)
+    network = widen(lambda n: build_network(spec, n), old.state_dict(), OLD, classes).train()
+    freeze_statistics(network)
+    return network
+
+
+def batch_of(*, annotate: bool = True) -> Batch:
+    """Two patches in which the new organs (channels 3 and 4) were annotated, and nothing else."""
+    generator = torch.Generator().manual_seed(3)
+    image = torch.randn(2, 1, 16, 16, 16, generator=generator)
+    target = torch.zeros(2, 16, 16, 16, dtype=torch.long)
+    if annotate:
+        target[0, :4, :4, :4], target[1, 8:12, 8:, 8:] = 3, 4
+    annotated = torch.tensor([[True, False, False, True, True]]).repeat(2, 1)
+    return Batch(image + 0.1 * torch.randn(image.shape, generator=generator), image, target, annotated)
+
+
+def objective_of(strategy: Strategy, old: nn.Module) -> IncrementalObjective:
+    return IncrementalObjective(old, strategy, OLD, CLASSES, THRESHOLDS)
+
+
+def gradient_norm(network: nn.Module, loss: Tensor) -> float:
+    found = torch.autograd.grad(loss, [p for p in network.parameters() if p.requires_grad], allow_unused=True)
+    return math.sqrt(sum(float(g.square().sum()) for g in found if g is not None))
+
+
+# Every strategy
+
+
+@pytest.mark.parametrize("name", INCREMENTAL)
+def test_every_strategy_returns_its_parts_and_only_the_student_learns(name: str) -> None:
+    strategy, old = STRATEGIES[name], teacher()
+    student, before = student_of(old), {key: tensor.clone() for key, tensor in old.state_dict().items()}
+    parts = objective_of(strategy, old)(student, batch_of())
+    expected = {"seg"} | {part for part, weight in _weights(strategy).items() if weight}
+    assert parts.keys() == expected
+    assert all(torch.isfinite(part) and part.dim() == 0 and part.requires_grad for part in parts.values())
+    torch.stack(list(parts.values())).sum().backward()
+    assert all(p.grad is None and not p.requires_grad for p in old.parameters())
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in student.parameters())
+    assert all(torch.equal(tensor, old.state_dict()[key]) for key, tensor in before.items())
+
+
+def _weights(strategy: Strategy) -> dict[str, float]:
+    return {"kd": strategy.distillation, "lwf": strategy.lwf, "pod": strategy.pooled}
+
+
+def test_the_strategies_differ() -> None:
+    old = teacher()
+    totals = {
+        name: round(sum(p.item() for p in objective_of(STRATEGIES[name], old)(student_of(old), batch_of()).values()), 5)
+        for name in INCREMENTAL
+    }
+    assert len(set(totals.values())) == len(totals), totals
+
+
+@pytest.mark.parametrize("name", ["mib", "distill", "plop"])
+def test_at_the_start_of_a_step_distillation_asks_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "_POOLED_LOGITS", 0.0)  # PLOP's plain logits feel the split of the background
+    old, batch = teacher(), batch_of(annotate=False)
+    batch = replace(batch, image=batch.plain)
+    parts = objective_of(STRATEGIES[name], old)(student := student_of(old), batch)
+    (kind,) = parts.keys() - {"seg"}
+    assert gradient_norm(student, parts[kind]) < 1e-4
+
+
+def test_lwf_is_at_rest_on_old_logits_whatever_the_new_ones_are() -> None:
+    old, batch = teacher(), batch_of(annotate=False)
+    student = student_of(old)
+    objective, batch = objective_of(STRATEGIES["lwf"], old), replace(batch, image=batch.plain)
+    assert gradient_norm(student, objective(student, batch)["lwf"]) > 1e-2  # the split background is another logit
+    with torch.no_grad():
+        student.get_submodule("head").bias[0] = old.get_submodule("head").bias[0]  # type: ignore[index, operator]
+    assert gradient_norm(student, objective(student, batch)["lwf"]) < 1e-4
+
+
+def test_a_student_that_moved_is_pulled_back() -> None:
+    old = teacher()
+    student, batch = student_of(old), batch_of(annotate=False)
+    with torch.no_grad():
+        student.get_submodule("head").bias[1] += 1  # type: ignore[operator]
+    assert gradient_norm(student, objective_of(STRATEGIES["mib"], old)(student, batch)["kd"]) > 0.1
+
+
+def test_fine_tuning_is_plain_cross_entropy_and_dice_without_a_teacher() -> None:
+    class Untouchable(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError("fine-tuning has no teacher")
+
+    student, batch = student_of(teacher()), batch_of()
+    parts = objective_of(STRATEGIES["fine-tune"], Untouchable())(student, batch)
+    logits = student(batch.image)
+    p, truth = logits.softmax(1), nn.functional.one_hot(batch.target, CLASSES).movedim(-1, 1)
+    overlap, total = (p * truth).sum((0, 2, 3, 4)), (p + truth).sum((0, 2, 3, 4))
+    dice = (1 - (2 * overlap + 1) / (total + 1))[1:].mean()
+    expected = nn.functional.cross_entropy(logits, batch.target) + dice
+    assert parts["seg"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_unbiased_loss_does_not_punish_old_organs_on_unlabelled_voxels() -> None:
+    old = teacher()
+    student, batch = student_of(old), batch_of(annotate=False)
+    logits = student(batch.image).detach()
+    sure = logits.clone()
+    sure[:, 1] += 20
+    segmentation = {}
+    for name in ("fine-tune", "mib"):
+        objective = objective_of(STRATEGIES[name], old)
+        hidden = objective._hidden(batch)
+        segmentation[name] = [objective.segmentation(z, batch.target, hidden).item() for z in (logits, sure)]
+    assert segmentation["mib"][1] < segmentation["mib"][0]
+    assert segmentation["fine-tune"][1] > segmentation["fine-tune"][0] + 5
+
+
+def test_the_default_strategy_shows_the_teacher_unchanged_intensities() -> None:
+    seen: list[Tensor] = []
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = teacher()
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x)
+            return self.inner(x)
+
+    batch = batch_of()
+    for name, expected in (("distill", batch.plain), ("mib", batch.image)):
+        objective_of(STRATEGIES[name], Watched())(student_of(teacher()), batch)
+        assert seen.pop() is expected and not seen
+
+
+def test_pseudo_labels_change_the_segmentation_loss_and_spare_the_annotation() -> None:
+    old, batch = teacher(), batch_of()
+    objective = objective_of(STRATEGIES["distill"], old)
+    labels = objective._with_pseudo_labels(batch.target, old(batch.plain))
+    assert torch.equal(labels[batch.target > 0], batch.target[batch.target > 0])
+    assert {1, 2} & set(labels.unique().tolist())
+    without = objective_of(replace(STRATEGIES["distill"], pseudo_labels=""), old)
+    student = student_of(old)
+    assert objective(student, batch)["seg"] != without(student, batch)["seg"]
+    assert objective(student, batch)["kd"] == without(student, batch)["kd"]
+
+
+def test_the_supervised_loss_hides_what_was_not_annotated() -> None:
+    network = teacher(classes=CLASSES)
+    batch = batch_of()
+    known = replace(batch, annotated=torch.ones_like(batch.annotated))
+    assert SupervisedObjective()(network, batch)["seg"] < SupervisedObjective()(network, known)["seg"]
+
+
+# Pseudo-labels
+
+
+def voxels(*probabilities: list[float]) -> Tensor:
+    return torch.tensor(probabilities).T.reshape(1, len(probabilities[0]), len(probabilities))
+
+
+def test_confident_pseudo_labels_in_every_branch() -> None:
+    q = voxels(
+        [0.20, 0.75, 0.05],  # sure of organ 1
+        [0.10, 0.10, 0.80],  # organ 2 needs 0.9: an old organ, but not sure which
+        [0.45, 0.30, 0.25],  # no organ alone, together more than background
+        [0.60, 0.30, 0.10],  # background
+        [0.05, 0.04, 0.91],  # sure of organ 2
+        [0.50, 0.50, 0.00],  # a tie with background is no organ unless confident
+        [0.30, 0.70, 0.00],  # at the threshold is confident
+    )
+    labels = confident_pseudo_labels(q, torch.tensor([0.5, 0.7, 0.9]))
+    assert labels.tolist() == [[1, IGNORE, IGNORE, 0, 2, 0, 1]]
+
+
+def test_entropy_pseudo_labels_in_every_branch() -> None:
+    q = voxels([0.98, 0.01, 0.01], [0.02, 0.96, 0.02], [0.4, 0.3, 0.3], [0.3, 0.35, 0.35], [0.01, 0.01, 0.98])
+    labels = entropy_pseudo_labels(q, torch.tensor([0.2, 0.3, 0.01]))
+    assert labels.tolist() == [[0, 1, IGNORE, IGNORE, IGNORE]]
+
+
+def test_entropy_is_normalised() -> None:
+    q = voxels([1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.5, 0.0])
+    expected = torch.tensor([[0.0, 1.0, math.log(2) / math.log(3)]])
+    assert torch.allclose(normalised_entropy(q), expected, atol=1e-5)
+
+
+# Stages
+
+
+def test_stages_are_the_last_maps_before_a_change_of_resolution() -> None:
+    network = teacher()
+    stages = Stages(network)
+    network(torch.randn(1, 1, 16, 16, 16))
+    maps = stages.collect()
+    assert [m.shape[2] for m in maps] == [8, 4, 8, 16]
+    assert maps[-1].shape[1] == SPEC.features
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_teacher_and_student_record_the_same_stages_in_every_network(name: str) -> None:
+    spec = NetworkSpec.preset(name)
+    torch.manual_seed(0)
+    old = build_network(spec, OLD)
+    student = widen(lambda n: build_network(spec, n), old.state_dict(), OLD, CLASSES).train()
+    freeze_statistics(student)
+    size = (64, 32, 32) if name == "SwinUNETR" else (32, 16, 16)
+    image, recorded = torch.randn(1, 1, *size), []
+    for network in (old.eval(), student):
+        stages = Stages(network)
+        with torch.no_grad():
+            network(image)
+        recorded.append(stages.collect())
+        assert not any(module._forward_hooks for module in network.modules())
+    assert [m.shape for m in recorded[0]] == [m.shape for m in recorded[1]]
+    assert len(recorded[0]) >= 3 and all(m.dim() == 5 for m in recorded[0])
+    if name != "VNet":  # whose dropout MONAI does not let anyone switch off
+        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*recorded, strict=True))
+
+
+def test_recording_ends_when_collected() -> None:
+    network = teacher()
+    stages = Stages(network)
+    network(torch.randn(1, 1, 16, 16, 16))
+    count = len(stages.collect())
+    network(torch.randn(1, 1, 16, 16, 16))
+    assert len(stages.maps) == count
+
+
+def test_plop_leaves_no_hooks_behind() -> None:
+    old = teacher()
+    student, objective = student_of(old), objective_of(STRATEGIES["plop"], old)
+    for _ in range(2):
+        objective(student, batch_of())
+    assert not any(module._forward_hooks for network in (old, student) for module in network.modules())

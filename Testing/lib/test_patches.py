@@ -1,0 +1,350 @@
+"""Patches: cached preprocessing, deterministic draws, faithful content, balance over organs, laterality."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from IncrementalSegLib.cases import Case, read_dataset
+from IncrementalSegLib.organs import OrganTable
+from IncrementalSegLib.training import patches
+from IncrementalSegLib.training.config import Augmentation
+from IncrementalSegLib.training.patches import Batch, CachedCase, PatchSampler, cache_case, organ_points
+from IncrementalSegLib.volumes import Preprocessing, model_grid, oriented, resample, to_array, to_image
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+IDENTITY = Augmentation((0.0, 0.0, 0.0), (1.0, 1.0), (1.0, 1.0), 0.0, 0.0, 0.0)
+PREPROCESSING = Preprocessing((12.0, 12.0, 12.0))
+SIDES = OrganTable.from_names(["Liver", "Right kidney", "Left kidney"])
+
+
+def cached(target: np.ndarray, image: np.ndarray | None = None, channels: int = 3) -> CachedCase:
+    hu = np.zeros(target.shape, np.int16) if image is None else image.astype(np.int16)
+    target = target.astype(np.uint8)
+    return CachedCase("case", hu, target, np.ones(channels + 1, bool), organ_points(target))
+
+
+def noise_case(shape: tuple[int, int, int]) -> CachedCase:
+    generator = np.random.default_rng(8)
+    return cached(generator.integers(0, 4, shape), generator.integers(-125, 276, shape))
+
+
+def sampler_of(
+    cases: Sequence[CachedCase],
+    augmentation: Augmentation = IDENTITY,
+    *,
+    organ_fraction: float = 1.0,
+    seed: int = 0,
+    mirror: Sequence[int] | None = None,
+) -> PatchSampler:
+    return PatchSampler(
+        cases, PREPROCESSING, augmentation, organ_fraction=organ_fraction, seed=seed, mirror=mirror
+    )
+
+
+def dsc(a: np.ndarray, b: np.ndarray) -> float:
+    return 2 * float((a & b).sum()) / float(a.sum() + b.sum())
+
+
+# Cache
+
+
+@pytest.fixture
+def resampled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """A list that grows by one with every resampling of an image (False) or a label map (True)."""
+    calls: list[bool] = []
+    real = patches.resample
+
+    def counted(*args: Any, **kwargs: Any) -> sitk.Image:
+        calls.append(kwargs.get("label", False))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(patches, "resample", counted)
+    yield calls
+
+
+def first_case(folder: Path) -> Case:
+    return read_dataset(folder)[0]
+
+
+def test_the_cache_holds_hu_in_the_window_and_the_tables_channels(dataset: Path, tmp_path: Path) -> None:
+    case, organs = first_case(dataset), OrganTable.from_names(["Spleen", "Liver"])
+    entry = cache_case(case, organs, PREPROCESSING, tmp_path / "cache")
+    ct, label = case.read()
+    assert label is not None
+    grid = model_grid(ct, PREPROCESSING.spacing)
+    assert np.array_equal(entry.image, np.clip(np.rint(to_array(resample(ct, grid))), -125, 275))
+    values = to_array(resample(label, grid, label=True))
+    for organ in organs:
+        assert np.array_equal(entry.target == organs.channel(organ.key), values == case.labels.find(organ.name).label)
+    assert entry.annotated.tolist() == [True, True, True] and set(entry.points) == {1, 2}
+    assert isinstance(entry.image, np.memmap) and isinstance(entry.target, np.memmap)
+
+
+def test_an_organ_that_was_not_annotated_is_unknown(dataset: Path, tmp_path: Path) -> None:
+    case = first_case(dataset)
+    case = case.restricted([case.labels.find("Liver").key])
+    entry = cache_case(case, OrganTable.from_names(["Spleen", "Liver"]), PREPROCESSING, tmp_path)
+    assert entry.annotated.tolist() == [True, False, True]
+    assert set(np.unique(entry.target)) == {0, 2}
+
+
+def test_the_cache_is_filled_once(dataset: Path, tmp_path: Path, resampled: list[bool]) -> None:
+    organs = OrganTable.from_names(["Liver"])
+    first = cache_case(first_case(dataset), organs, PREPROCESSING, tmp_path)
+    assert resampled == [False, True]
+    again = cache_case(first_case(dataset), organs, PREPROCESSING, tmp_path)
+    sampler_of([again]).batch(0, 2, (16, 16, 16))
+    assert resampled == [False, True]
+    assert np.array_equal(first.image, again.image) and np.array_equal(first.target, again.target)
+
+
+def test_a_corrected_label_map_is_not_taken_from_the_cache(
+    dataset: Path, tmp_path: Path, resampled: list[bool]
+) -> None:
+    case, organs = first_case(dataset), OrganTable.from_names(["Liver"])
+    before = np.array(cache_case(case, organs, PREPROCESSING, tmp_path).target)
+    assert case.label is not None
+    label, stat = sitk.ReadImage(str(case.label)), case.label.stat()
+    values = to_array(label)
+    values[values == case.labels.find("Liver").label] = 0
+    values[10:13, 10:13, 10:13] = case.labels.find("Liver").label
+    sitk.WriteImage(to_image(values, label), str(case.label))
+    os.utime(case.label, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = cache_case(first_case(dataset), organs, PREPROCESSING, tmp_path).target
+    assert len(resampled) == 4 and after.sum() == 27 and before.sum() > 27
+
+
+def test_another_recipe_is_another_entry(dataset: Path, tmp_path: Path, resampled: list[bool]) -> None:
+    case, organs = first_case(dataset), OrganTable.from_names(["Liver"])
+    for table, preprocessing in (
+        (organs, PREPROCESSING),
+        (OrganTable.from_names(["Spleen"]), PREPROCESSING),
+        (organs, Preprocessing((14.0, 12.0, 12.0))),
+        (organs, Preprocessing((12.0, 12.0, 12.0), (-100.0, 275.0))),
+    ):
+        cache_case(case, table, preprocessing, tmp_path)
+    cache_case(case.restricted([]), organs, PREPROCESSING, tmp_path)
+    assert len(resampled) == 10
+
+
+def test_an_interrupted_cache_entry_is_made_again(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, organs = first_case(dataset), OrganTable.from_names(["Liver"])
+
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(patches, "organ_points", killed)
+        cache_case(case, organs, PREPROCESSING, tmp_path)
+    assert cache_case(case, organs, PREPROCESSING, tmp_path).points.keys() == {1}
+
+
+def test_cached_axes_are_lps_whatever_the_scans_are(dataset: Path, tmp_path: Path) -> None:
+    case, organs = first_case(dataset), OrganTable.from_names(["Liver", "Spleen"])
+    expected = cache_case(case, organs, PREPROCESSING, tmp_path)
+    for path in (case.ct, case.label):
+        sitk.WriteImage(sitk.DICOMOrient(sitk.ReadImage(str(path)), "SRA"), str(path))
+    turned = cache_case(case, organs, PREPROCESSING, tmp_path)
+    assert np.array_equal(turned.image, expected.image) and np.array_equal(turned.target, expected.target)
+    assert oriented(case.read()[0]).GetSize() == expected.image.shape
+
+
+def test_organ_points_lie_in_their_organ_and_are_spread_over_it() -> None:
+    target = np.zeros((60, 60, 40), np.uint8)
+    target[10:50, 10:50, 5:35], target[0, 0, :3] = 1, 2
+    points = organ_points(target)
+    assert set(points) == {1, 2} and len(points[2]) == 3
+    assert 20_000 <= len(points[1]) < 40_000
+    for channel, xyz in points.items():
+        assert (target[tuple(xyz.T)] == channel).all()
+    assert points[1].min(0).tolist() == [10, 10, 5] and points[1].max(0).tolist() >= [49, 48, 33]
+
+
+# Draws
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    return all(torch.equal(getattr(a, part), getattr(b, part)) for part in ("image", "plain", "target", "annotated"))
+
+
+def test_a_batch_is_a_function_of_seed_and_step() -> None:
+    cases = [noise_case((30, 28, 26)), noise_case((20, 36, 24))]
+    sampler = sampler_of(cases, Augmentation(), organ_fraction=0.5, seed=3)
+    first = sampler.batch(7, 2, (16, 16, 16))
+    sampler.batch(8, 4, (16, 16, 16))
+    assert equal(sampler.batch(7, 2, (16, 16, 16)), first)
+    assert equal(sampler_of(cases, Augmentation(), organ_fraction=0.5, seed=3).batch(7, 2, (16, 16, 16)), first)
+    assert not equal(sampler.batch(8, 2, (16, 16, 16)), first)
+    assert not equal(sampler_of(cases, Augmentation(), organ_fraction=0.5, seed=4).batch(7, 2, (16, 16, 16)), first)
+
+
+def test_a_batch_has_the_promised_shapes() -> None:
+    batch = sampler_of([noise_case((30, 28, 26))], Augmentation()).batch(0, 3, (16, 20, 24))
+    assert batch.image.shape == batch.plain.shape == (3, 1, 16, 20, 24)
+    assert batch.target.shape == (3, 16, 20, 24) and batch.annotated.shape == (3, 4)
+    assert batch.image.dtype == batch.plain.dtype == torch.float32
+    assert batch.target.dtype == torch.int64 and batch.annotated.dtype == torch.bool
+
+
+def test_without_augmentation_a_patch_is_a_piece_of_the_volume() -> None:
+    case = noise_case((30, 28, 26))
+    sampler = sampler_of([case])
+    for corner in ((0, 0, 0), (5, 6, 7), (14, 12, 10)):
+        place = tuple(slice(start, start + 16) for start in corner)
+        image, target = sampler._cut(case, (16, 16, 16), np.eye(3), np.array(corner) + 7.5)
+        assert torch.equal(target, torch.from_numpy(case.target[place]).long())
+        expected = PREPROCESSING.normalise(case.image[place])
+        assert np.abs(image.numpy() - expected).max() < 2e-4  # 0.04 HU: grid_sample counts in float32
+        assert np.array_equal(np.rint((image.numpy() + 1) * 200 - 125), case.image[place])
+
+
+def test_without_augmentation_both_images_are_the_same() -> None:
+    batch = sampler_of([noise_case((30, 28, 26))]).batch(0, 4, (16, 16, 16))
+    assert torch.equal(batch.image, batch.plain)
+    changed = sampler_of([noise_case((30, 28, 26))], Augmentation()).batch(0, 4, (16, 16, 16))
+    assert not torch.equal(changed.image, changed.plain)
+    assert changed.plain.min() >= -1.0001 and changed.plain.max() <= 1.0001
+
+
+def test_the_outside_of_a_scan_is_air_without_label() -> None:
+    case = cached(np.ones((20, 20, 20)), np.full((20, 20, 20), 275))
+    image, target = sampler_of([case])._cut(case, (16, 16, 16), np.eye(3), np.array([1.5, 9.5, 9.5]))
+    assert torch.equal(image[:6], torch.full((6, 16, 16), -1.0)) and not target[:6].any()
+    assert torch.allclose(image[6:], torch.ones(10, 16, 16)) and (target[6:] == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 9, 10), (2, 30, 30), (40, 3, 2)])
+def test_volumes_smaller_than_a_patch_work(shape: tuple[int, int, int]) -> None:
+    case = cached(np.ones(shape), np.full(shape, 100), channels=1)
+    sampler = sampler_of([case], replace(Augmentation(), noise=0.0), organ_fraction=0.5)
+    for step in range(12):
+        batch = sampler.batch(step, 2, (16, 16, 16))
+        assert torch.isfinite(batch.image).all() and batch.target.shape == (2, 16, 16, 16)
+        assert batch.target.flatten(1).any(1).all(), "a patch that holds nothing of a scan teaches nothing"
+
+
+def smooth_blob(shape: tuple[int, int, int]) -> CachedCase:
+    """HU that fall off from a point, and a label where they are above 100."""
+    x, y, z = np.ogrid[tuple(slice(0, n) for n in shape)]
+    distance = ((x - 26) ** 2 / 1.5 + (y - 22) ** 2 + (z - 20) ** 2 / 0.7) ** 0.5
+    hu = np.clip(275 - 18 * distance, -125, 275).round()
+    return cached(hu > 100, hu, channels=1)
+
+
+def test_image_and_label_stay_together_under_rotation_and_scaling() -> None:
+    strong = replace(IDENTITY, rotation=(30.0, 30.0, 40.0), scale=(0.7, 1.4))
+    sampler, seen = sampler_of([smooth_blob((52, 44, 40))], strong), []
+    for step in range(12):
+        batch = sampler.batch(step, 1, (24, 24, 24))
+        bright = (batch.plain[0, 0].numpy() + 1) * 200 - 125 > 100
+        label = batch.target[0].numpy() == 1
+        assert label.sum() > 50
+        seen.append(dsc(bright, label))
+    assert min(seen) > 0.9 and np.mean(seen) > 0.96
+
+
+def test_scaling_changes_the_size_of_what_is_seen() -> None:
+    case = smooth_blob((52, 44, 40))
+    centre = np.array([26.0, 22.0, 20.0])
+    sampler = sampler_of([case])
+    volumes = [sampler._cut(case, (40, 40, 40), np.eye(3) * s, centre)[1].sum().item() for s in (0.8, 1.0, 1.25)]
+    assert volumes[0] / volumes[1] == pytest.approx(1.25**3, rel=0.1)
+    assert volumes[2] / volumes[1] == pytest.approx(0.8**3, rel=0.1)
+
+
+def test_a_rotation_turns_and_does_not_shear() -> None:
+    turning = sampler_of([noise_case((20, 20, 20))], replace(IDENTITY, rotation=(30.0, 20.0, 10.0)))
+    matrices = [turning._affine(np.random.default_rng(seed)) for seed in range(5)]
+    for matrix in matrices:
+        assert np.allclose(matrix @ matrix.T, np.eye(3)) and np.linalg.det(matrix) == pytest.approx(1)
+    assert not np.allclose(matrices[0], matrices[1])
+
+
+# Balance
+
+
+def two_organs() -> CachedCase:
+    """A big organ at one end of the scan and one of 27 voxels at the other, further apart than a patch."""
+    target = np.zeros((96, 40, 40))
+    target[2:40, 2:38, 2:38], target[88:91, 20:23, 20:23] = 1, 2
+    return cached(target, channels=2)
+
+
+def test_small_organs_come_as_often_as_large_ones() -> None:
+    sampler = sampler_of([two_organs()])
+    drawn = [set(np.unique(sampler.batch(step, 1, (16, 16, 16)).target)) - {0} for step in range(200)]
+    small = sum(2 in organs for organs in drawn) / len(drawn)
+    assert all(drawn), "with organ_fraction 1 every patch holds an organ"
+    assert 0.4 < small < 0.6  # half of two organs; by volume it would be 0.0005
+
+
+def test_without_organ_patches_any_place_is_drawn() -> None:
+    sampler = sampler_of([two_organs()], organ_fraction=0.0)
+    drawn = [sampler.batch(step, 1, (16, 16, 16)).target for step in range(60)]
+    assert sum(bool((patch == 2).any()) for patch in drawn) < 15
+    assert any(not patch.any() for patch in drawn)
+
+
+def test_cases_are_drawn_evenly_whatever_their_size() -> None:
+    cases = [cached(np.full((n, 24, 24), label), channels=2) for n, label in ((90, 1), (18, 2))]
+    sampler = sampler_of(cases, organ_fraction=0.5)
+    found = [int(sampler.batch(step, 1, (16, 16, 16)).target.max()) for step in range(200)]
+    assert 0.4 < found.count(1) / 200 < 0.6 and found.count(0) == 0
+
+
+def test_a_case_without_any_organ_gives_patches() -> None:
+    batch = sampler_of([cached(np.zeros((20, 20, 20)))]).batch(0, 2, (16, 16, 16))
+    assert not batch.target.any() and batch.annotated.all()
+
+
+# Laterality
+
+
+def sided_case() -> CachedCase:
+    """The left half of the grid is the right kidney, the other the left one; liver at the very edge."""
+    target = np.zeros((16, 16, 16))
+    target[:8], target[8:], target[:, :3] = 2, 3, 1
+    hu = np.broadcast_to(np.arange(16)[:, None, None] * 10, (16, 16, 16))
+    case = cached(target, hu)
+    return replace(case, annotated=np.array([True, True, True, False]))
+
+
+def patch_of(flip: float, mirror: Sequence[int] | None) -> Batch:
+    sampler = sampler_of([sided_case()], replace(IDENTITY, flip=flip), mirror=mirror)
+    sampler._centre = lambda *_: np.full(3, 7.5)  # type: ignore[method-assign]
+    return sampler.batch(0, 1, (16, 16, 16))
+
+
+def test_a_mirrored_patch_swaps_paired_organs() -> None:
+    assert SIDES.mirror_channels() == [0, 1, 3, 2]
+    plain, mirrored = patch_of(0.0, SIDES.mirror_channels()), patch_of(1.0, SIDES.mirror_channels())
+    assert torch.equal(mirrored.plain, plain.plain.flip(2))
+    swapped = torch.tensor([0, 1, 3, 2])[plain.target.flip(1)]
+    assert torch.equal(mirrored.target, swapped)
+    assert (mirrored.target[0, :8, 3:] == 2).all(), "the right kidney is still on the right"
+    assert plain.annotated.tolist() == [[True, True, True, False]]
+    assert mirrored.annotated.tolist() == [[True, True, False, True]]
+
+
+def test_a_partner_that_is_missing_forbids_mirroring() -> None:
+    organs = OrganTable.from_names(["Liver", "Right kidney", "Spleen"])
+    assert organs.mirror_channels() is None
+    plain, asked = patch_of(0.0, None), patch_of(1.0, organs.mirror_channels())
+    assert equal(plain, asked)
+
+
+def test_nothing_is_mirrored_unless_asked() -> None:
+    assert Augmentation().flip == 0
+    assert equal(patch_of(0.0, SIDES.mirror_channels()), patch_of(0.0, None))

@@ -1,0 +1,297 @@
+"""The training loop: the same weights again, whatever happens on the way; strategies as configurations of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from IncrementalSegLib.cases import Case, read_dataset
+from IncrementalSegLib.errors import Cancelled, IncrementalSegError, InputError
+from IncrementalSegLib.events import Reporter
+from IncrementalSegLib.models.checkpoint import load_state
+from IncrementalSegLib.models.networks import NetworkSpec, build_network
+from IncrementalSegLib.models.package import Model, load_model
+from IncrementalSegLib.organs import OrganTable, organ_named
+from IncrementalSegLib.training import loop
+from IncrementalSegLib.training.config import TrainingConfig
+from IncrementalSegLib.training.loop import Precision, fit, learning_rate
+from IncrementalSegLib.training.patches import Batch
+from IncrementalSegLib.training.run import Workspace, train_base, update_model
+from IncrementalSegLib.training.strategies import STRATEGIES
+from IncrementalSegLib.volumes import Preprocessing
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+TINY = NetworkSpec("UNet", {"spatial_dims": 3, "channels": [8, 16], "strides": [2], "norm": "batch"}, 8)
+CONFIG = TrainingConfig(steps=5, batch=1, patch=(16, 16, 16), device="cpu", precision="float32")
+COARSE = Preprocessing((12.0, 12.0, 12.0))
+
+
+class Noise:
+    """Patches of noise whose sign is the target; notes which patch sizes it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+
+    def batch(self, step: int, size: int, patch: tuple[int, ...]) -> Batch:
+        self.asked.append(patch)
+        image = torch.randn(size, 1, *patch, generator=torch.Generator().manual_seed(step))
+        return Batch(image, image, (image[:, 0] > 0).long(), torch.ones(size, 2, dtype=torch.bool))
+
+
+def _cross_entropy(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    return {"seg": nn.functional.cross_entropy(network(batch.image).float(), batch.target)}
+
+
+def _fitted(
+    folder: Path, config: TrainingConfig = CONFIG, objective: loop.Objective = _cross_entropy, **options: object
+) -> tuple[nn.Module, list[dict], Noise]:
+    torch.manual_seed(7)
+    network, sampler, events = build_network(TINY, 2), Noise(), []
+    fit(
+        network,
+        objective,
+        sampler,  # type: ignore[arg-type]
+        config,
+        device=torch.device("cpu"),
+        checkpoint=folder / "training.pt",
+        reporter=Reporter(events.append, every=0),
+        phase="train",
+        **options,  # type: ignore[arg-type]
+    )
+    return network, events, sampler
+
+
+def _cancel_at(step: int) -> Reporter:
+    """A reporter that cancels once training has reported this step."""
+    seen: list[dict] = []
+    reached = lambda: any(e.get("phase") in ("train", "update") and e["step"] >= step for e in seen)  # noqa: E731
+    return Reporter(seen.append, cancelled=reached, every=0)
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(scope="module")
+def cases(patients: Path) -> list[Case]:
+    return read_dataset(patients, names=["a", "b"])
+
+
+@pytest.fixture(scope="module")
+def parent(base_job: Path) -> Model:
+    return load_model(base_job / "model")
+
+
+def _base(cases: list[Case], folder: Path, config: TrainingConfig = CONFIG, reporter: Reporter | None = None) -> Model:
+    organs = OrganTable.from_names(["Liver", "Spleen"])
+    return train_base(cases, organs, config, Workspace(folder, reporter or Reporter()), spec=TINY, preprocessing=COARSE)
+
+
+def _update(
+    parent: Model, cases: list[Case], folder: Path, strategy: str = "distill", reporter: Reporter | None = None
+) -> Model:
+    workspace = Workspace(folder, reporter or Reporter())
+    return update_model(
+        parent, cases, [organ_named("Stomach")], CONFIG, STRATEGIES[strategy], workspace, allow_overlap=True
+    )
+
+
+def test_the_same_seed_gives_bit_identical_weights_and_another_seed_others(cases, tmp_path):
+    first, again = _base(cases, tmp_path / "1"), _base(cases, tmp_path / "2")
+    other = _base(cases, tmp_path / "3", replace(CONFIG, seed=1))
+    assert same_weights(first.network, again.network)
+    assert not same_weights(first.network, other.network)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_a_stopped_base_training_resumes_to_the_weights_of_one_that_was_not(cases, tmp_path, stop):
+    whole = _base(cases, tmp_path / "whole")
+    with pytest.raises(Cancelled):
+        _base(cases, tmp_path / "stopped", reporter=_cancel_at(stop))
+    assert load_state(tmp_path / "stopped/checkpoint/training.pt")["step"] == stop
+    assert same_weights(whole.network, _base(cases, tmp_path / "stopped").network)
+
+
+@pytest.mark.parametrize("strategy", ["distill", "plop"])
+def test_a_stopped_update_resumes_to_the_weights_of_one_that_was_not(parent, cases, tmp_path, strategy):
+    whole = _update(parent, cases, tmp_path / "whole", strategy)
+    with pytest.raises(Cancelled):
+        _update(parent, cases, tmp_path / "stopped", strategy, _cancel_at(2))
+    resumed = _update(parent, cases, tmp_path / "stopped", strategy)
+    assert same_weights(whole.network, resumed.network)
+    assert not same_weights(whole.network, _update(parent, cases, tmp_path / "other", "mib").network)
+
+
+def test_an_update_leaves_the_parent_in_memory_as_it_was(parent, cases, tmp_path):
+    before = {key: value.clone() for key, value in parent.network.state_dict().items()}
+    _update(parent, cases, tmp_path)
+    after = parent.network.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_out_of_memory_makes_the_patch_smaller_says_so_and_trains_on(tmp_path):
+    def greedy(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        if batch.image.shape[-1] > 32:
+            raise torch.OutOfMemoryError("no memory")
+        return _cross_entropy(network, batch)
+
+    config = replace(CONFIG, steps=2, patch=(64, 64, 64))
+    _, events, sampler = _fitted(tmp_path, config, greedy)
+    warnings = [event["text"] for event in events if event["event"] == "message"]
+    assert [text.split("patches of ")[1] for text in warnings] == ["48×48×48 voxels.", "32×32×32 voxels."]
+    assert events[-1]["step"] == events[-1]["of"] == 2
+    assert sampler.asked[-1] == (32, 32, 32)
+    assert load_state(tmp_path / "training.pt")["patch"] == [32, 32, 32]
+
+
+def test_out_of_memory_at_the_smallest_patch_is_a_sentence(tmp_path):
+    def hungry(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(IncrementalSegError, match="too little memory even for the smallest patch"):
+        _fitted(tmp_path, objective=hungry)
+
+
+def test_a_smaller_patch_still_fits_the_network_and_never_grows():
+    quiet = Reporter()
+    assert loop._smaller((96, 96, 96), 32, quiet) == (64, 64, 64)
+    assert loop._smaller((64, 64, 16), 16, quiet) == (48, 48, 16)
+
+
+def test_a_loss_that_is_not_a_number_is_a_sentence_and_leaves_no_checkpoint(tmp_path):
+    def broken(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return {"seg": network(batch.image).mean() * math.nan}
+
+    with pytest.raises(IncrementalSegError, match=r"not a number at step 1: lower the learning rate"):
+        _fitted(tmp_path, objective=broken)
+    assert not (tmp_path / "training.pt").exists()
+
+
+def test_gradients_are_clipped_to_the_norm_that_was_asked_for(tmp_path):
+    def steep(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return {"seg": 1e4 * _cross_entropy(network, batch)["seg"]}
+
+    def norm(config: TrainingConfig, folder: Path) -> float:
+        network, _, _ = _fitted(folder, config, steep)
+        return float(torch.stack([p.grad.norm() for p in network.parameters() if p.grad is not None]).norm())
+
+    assert norm(replace(CONFIG, clip_norm=0.5), tmp_path / "clipped") == pytest.approx(0.5, rel=1e-3)
+    assert norm(replace(CONFIG, clip_norm=1e9), tmp_path / "free") > 10
+
+
+def test_the_learning_rate_rises_linearly_and_falls_as_half_a_cosine():
+    config = TrainingConfig(steps=100, learning_rate=1.0, warmup=0.1)
+    golden = {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.5, 99: 0.00030459}
+    assert {step: learning_rate(config, step) for step in golden} == pytest.approx(golden, rel=1e-4)
+
+
+def test_the_optimiser_uses_the_scheduled_rate(tmp_path):
+    _fitted(tmp_path)
+    (group,) = load_state(tmp_path / "training.pt")["optimizer"]["param_groups"]
+    assert group["lr"] == learning_rate(CONFIG, CONFIG.steps - 1)
+
+
+def test_a_gpu_gets_float16_with_a_gradient_scaler(monkeypatch):
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    precision = Precision("auto", torch.device("cuda"))
+    assert precision.dtype is torch.float16
+    assert precision.scaler.is_enabled()
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_cpu_gets_bfloat16_only_where_it_computes_it_natively(monkeypatch, native, dtype):
+    monkeypatch.setattr(loop, "native_bfloat16", lambda: native)
+    precision = Precision("auto", torch.device("cpu"))
+    assert precision.dtype is dtype
+    assert not precision.scaler.is_enabled()
+    with precision.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is dtype
+
+
+def _statistics(network: nn.Module) -> list[Tensor]:
+    return [value.clone() for key, value in network.state_dict().items() if "running_" in key]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_normalisation_statistics_stay_exactly_where_they_are_frozen(tmp_path, frozen):
+    torch.manual_seed(7)
+    before = _statistics(build_network(TINY, 2))
+    network, _, _ = _fitted(tmp_path, frozen_statistics=frozen)
+    same = [torch.equal(a, b) for a, b in zip(before, _statistics(network), strict=True)]
+    assert same
+    assert all(same) if frozen else not any(same)
+
+
+LOSSES = {
+    "fine-tune": {"seg"},
+    "lwf": {"seg", "lwf"},
+    "mib": {"seg", "kd"},
+    "plop": {"seg", "pod"},
+    "distill": {"seg", "kd"},
+    "joint": {"seg"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
+def test_every_strategy_trains_with_its_own_losses(parent, cases, tmp_path, name):
+    events: list[dict] = []
+    model = _update(parent, cases, tmp_path, name, Reporter(events.append, every=0))
+    losses = [event["loss"] for event in events if event.get("phase") in ("update", "train")]
+    assert len(losses) == CONFIG.steps
+    assert all(loss.keys() == LOSSES[name] | {"total"} for loss in losses)
+    assert all(loss["total"] == pytest.approx(sum(loss[part] for part in LOSSES[name]), abs=1e-3) for loss in losses)
+    assert model.organs.names == ["Liver", "Spleen", "Stomach"]
+    assert model.history[-1]["strategy"] == name
+    assert model.history[-1]["parent"] == parent.hash
+
+
+def test_fine_tuning_never_asks_the_old_model_and_distillation_does(parent, cases, tmp_path, monkeypatch):
+    def asked(strategy: str) -> bool:
+        calls: list[Tensor] = []
+        hook = parent.network.register_forward_hook(lambda module, inputs, output: calls.append(output))
+        _update(parent, cases, tmp_path / strategy, strategy)
+        hook.remove()
+        return bool(calls)
+
+    assert not asked("fine-tune")
+    assert asked("distill")
+
+
+def test_joint_training_refuses_cases_without_the_old_organs(parent, cases, tmp_path):
+    stomach_only = [case.restricted([organ_named("Stomach").key]) for case in cases]
+    with pytest.raises(InputError, match="'Liver' is annotated in none of the 2 cases"):
+        _update(parent, stomach_only, tmp_path, "joint")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+WRONG: list[tuple[dict[str, object], str]] = [
+    ({"steps": 0}, "steps 0"),
+    ({"batch": 0}, "batch 0"),
+    ({"patch": (8, 64, 64)}, "16 voxels or more"),
+    ({"seed": -1}, "seed -1"),
+    ({"learning_rate": 0.0}, "a rate above 0"),
+    ({"precision": "double"}, "precision double"),
+]
+
+
+@pytest.mark.parametrize(("setting", "sentence"), WRONG)
+def test_refuses_settings_that_cannot_be_trained(setting, sentence):
+    with pytest.raises(InputError, match=sentence):
+        TrainingConfig(**setting)
+
+
+def test_settings_survive_a_round_trip_and_unknown_ones_are_refused():
+    from dataclasses import asdict
+
+    config = replace(CONFIG, seed=3)
+    assert TrainingConfig.from_dict(asdict(config)) == config
+    make: Callable[..., TrainingConfig] = TrainingConfig.from_dict
+    with pytest.raises(InputError, match="momentum"):
+        make({"momentum": 0.9})
