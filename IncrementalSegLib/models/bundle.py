@@ -61,13 +61,18 @@ def inference_config(
 ) -> dict[str, Any]:
     """The bundle's ``inference.json``, for ``python -m monai.bundle run --config_file configs/inference.json``.
 
-    Needs torch, monai, fire and nibabel; ``--bundle_root``, ``--datalist`` and ``--output_dir`` say where. The result is a
-    label map with the organ table's values on the input's grid.
+    Needs torch, monai, fire and nibabel; ``--bundle_root``, ``--datalist`` and ``--output_dir`` say where. The result
+    is a label map with the organ table's values on the input's grid.
     """
     low, high = preprocessing.window
     labels = [0, *(organ.label for organ in organs)]
     return {
-        "imports": ["$import collections", "$import glob", "$import torch", "$from monai.data.utils import zoom_affine"],
+        "imports": [
+            "$import collections",
+            "$import glob",
+            "$import torch",
+            "$from monai.data.utils import zoom_affine",
+        ],
         "bundle_root": ".",
         "output_dir": "$@bundle_root + '/eval'",
         "datalist": "$sorted(glob.glob(@bundle_root + '/data/*.nii.gz'))",

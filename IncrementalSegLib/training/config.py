@@ -38,7 +38,7 @@ class TrainingConfig:
 
     steps: int = 1000
     batch: int = 2
-    patch: tuple[int, int, int] = (80, 80, 48)
+    patch: tuple[int, int, int] = (64, 64, 64)
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     warmup: float = 0.1
@@ -52,9 +52,9 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        if self.steps < 1 or self.batch < 1 or min(self.patch) < 16:
+        if self.steps < 1 or self.batch < 1 or min(self.patch) < 32:
             raise InputError(
-                f"steps {self.steps}, batch {self.batch}, patch {self.patch}: ask for 1 step, 1 patch, 16 voxels or "
+                f"steps {self.steps}, batch {self.batch}, patch {self.patch}: ask for 1 step, 1 patch, 32 voxels or "
                 "more."
             )
         if self.seed < 0 or not self.learning_rate > 0 or self.precision not in PRECISIONS:

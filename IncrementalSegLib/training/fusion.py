@@ -46,7 +46,7 @@ def fusion_share(old: int, classes: int) -> float:
 def fuse_if_better(
     parent: Model, updated: Model, heldout: Sequence[Case], device: torch.device, reporter: Reporter
 ) -> Model:
-    """The fused model if the mean of new-organ DSC and old-organ agreement on held-out cases rises, else ``updated``."""
+    """The fused model if new-organ DSC and old-organ agreement on held-out cases rise in the mean, else ``updated``."""
     share = fusion_share(parent.classes, updated.classes)
     network = build_network(updated.spec, updated.classes)
     widened = widen(lambda n: build_network(parent.spec, n), _on_cpu(parent), parent.classes, updated.classes)

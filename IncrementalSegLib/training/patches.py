@@ -193,12 +193,9 @@ class PatchSampler:
 
     def _shading(self, generator: np.random.Generator, shape: torch.Size) -> Tensor:
         """A smooth random field (x, y, z): organs of other patients are brighter or darker than their surroundings."""
-        coarse = generator.standard_normal((1, 1, 3, 3, 3), dtype=np.float32) * generator.uniform(
-            0, self.augmentation.shading
-        )
-        return torch.nn.functional.interpolate(
-            torch.from_numpy(coarse.astype(np.float32)), tuple(shape), mode="trilinear", align_corners=True
-        )[0, 0]
+        strength = np.float32(generator.uniform(0, self.augmentation.shading))
+        coarse = torch.from_numpy(generator.standard_normal((1, 1, 3, 3, 3), dtype=np.float32) * strength)
+        return torch.nn.functional.interpolate(coarse, tuple(shape), mode="trilinear", align_corners=True)[0, 0]
 
     def _intensities(self, generator: np.random.Generator, image: Tensor) -> Tensor:
         a = self.augmentation

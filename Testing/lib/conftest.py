@@ -46,7 +46,7 @@ def base_job(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from IncrementalSegLib.training.config import TrainingConfig
 
     out = tmp_path_factory.mktemp("base") / "job"
-    training = TrainingConfig(steps=3, batch=1, patch=(16, 16, 16), device="cpu")
+    training = TrainingConfig(steps=3, batch=1, patch=(32, 32, 32), device="cpu")
     organs, spacing = ["Liver", "Spleen"], (12.0, 12.0, 12.0)
     IncrementalSegLib.train(patients, organs, out, spacing=spacing, training=training, heldout=["e"])
     return out

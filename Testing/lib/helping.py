@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SMALL = ["--steps", "3", "--batch", "1", "--patch", "16", "--device", "cpu"]
+SMALL = ["--steps", "3", "--batch", "1", "--patch", "32", "--device", "cpu"]
 PATIENCE = 180.0
 
 

@@ -284,7 +284,7 @@ OPTIONS = [
     (["--steps", "0"], ["steps 0"]),
     (["--batch", "0"], ["batch 0"]),
     (["--patch", "40"], ["40×40×40", "UNet", "multiples of 16"]),
-    (["--patch", "8"], ["16 voxels or more"]),
+    (["--patch", "8"], ["32 voxels or more"]),
     (["--patch", "48", "--network", "SwinUNETR"], ["SwinUNETR", "multiples of 32"]),
     (["--learning-rate", "-1"], ["learning rate -1.0", "above 0"]),
     (["--precision", "float16"], ["float16 is for GPUs"]),

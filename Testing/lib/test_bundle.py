@@ -35,7 +35,9 @@ pytestmark = [
 
 LABELS = {"Liver": 2, "Right kidney": 300}
 UNET = {"spatial_dims": 3, "channels": [8, 16, 32], "strides": [2, 2], "num_res_units": 0, "norm": "batch"}
-PLAIN = Augmentation((0.0, 0.0, 0.0), (1.0, 1.0), (1.0, 1.0), 0.0, 0.0, 0.0)
+PLAIN = Augmentation(
+    rotation=(0.0, 0.0, 0.0), scale=(1.0, 1.0), contrast=(1.0, 1.0), brightness=0.0, noise=0.0, blur=0.0, shading=0.0
+)
 # From the specification of MONAI bundles: what metadata.json and a tensor's description must hold.
 METADATA = {
     *("version", "monai_version", "pytorch_version", "numpy_version", "task", "description"),
@@ -56,7 +58,13 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_phantom_cases(folder / "cases", ["a", "b"], 3, config, list(LABELS))
     organs = OrganTable(replace(o, label=LABELS[o.name]) for o in OrganTable.from_names(LABELS))
     settings = TrainingConfig(
-        steps=180, batch=1, patch=(32, 32, 32), learning_rate=0.02, augmentation=PLAIN, precision="float32", device="cpu"
+        steps=180,
+        batch=1,
+        patch=(32, 32, 32),
+        learning_rate=0.02,
+        augmentation=PLAIN,
+        precision="float32",
+        device="cpu",
     )
     model = train_base(
         read_dataset(folder / "cases"),
@@ -154,7 +162,7 @@ def test_plain_monai_folds_a_structure_inside_an_organ_as_we_do(package: Path, t
     liver, kidney = trained.organs
     model = replace(trained, organs=OrganTable([replace(liver, parent=kidney.key), kidney]))
     with torch.no_grad():
-        model.network.get_submodule("head").bias[0] += 1.5  # type: ignore[operator]  # close calls, where folding matters
+        model.network.get_submodule("head").bias[0] += 1.5  # type: ignore[operator, index]  # close calls, where folding matters
     save_package(model, tmp_path / "model")
     scan = write_scans(tmp_path / "scans")[1]
     theirs = run_config(tmp_path / "model", scan, tmp_path / "out")

@@ -132,7 +132,7 @@ def test_one_damaged_model_does_not_hide_the_others_from_the_list(base_job, user
 def _job(folder: Path, patients: Path, **settings: object) -> Path:
     folder.mkdir()
     shutil.copytree(patients, folder / "cases")
-    training = {"steps": 3, "batch": 1, "patch": [16, 16, 16], "device": "cpu"}
+    training = {"steps": 3, "batch": 1, "patch": [32, 32, 32], "device": "cpu"}
     content = {"kind": "train", "cases": "cases", "organs": ["Liver"], "spacing": [12, 12, 12], "heldout": []}
     (folder / "job.json").write_text(json.dumps({**content, "training": training, **settings}))
     return folder
@@ -185,7 +185,7 @@ sys.exit(code)
 
 
 def test_without_a_terminal_progress_is_plain_lines(patients, tmp_path, worker):
-    process = worker("run", _job(tmp_path / "job", patients, training={"steps": 40, "batch": 1, "patch": [16, 16, 16]}))
+    process = worker("run", _job(tmp_path / "job", patients, training={"steps": 40, "batch": 1, "patch": [32, 32, 32]}))
     _, shown = process.communicate()
     assert process.returncode == 0, shown
     assert "\r" not in shown

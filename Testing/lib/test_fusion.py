@@ -144,7 +144,7 @@ def says(organs: OrganTable, channel: int) -> Model:
     network = network_of(len(organs) + 1, 1)
     with torch.no_grad():
         network.get_submodule("head").weight.zero_()  # type: ignore[operator]
-        network.get_submodule("head").bias[channel] += 100  # type: ignore[operator]
+        network.get_submodule("head").bias[channel] += 100  # type: ignore[operator, index]
     return model_of(network, organs)
 
 
@@ -174,7 +174,7 @@ def step(dataset: Path, folder: Path, strategy: str, heldout: bool, monkeypatch:
 
     monkeypatch.setattr(run, "fuse_if_better", recorded)
     parent = model_of(network_of(2, 1), OrganTable.from_names(["Liver"]))
-    config = TrainingConfig(steps=1, batch=1, patch=(16, 16, 16), precision="float32", device="cpu")
+    config = TrainingConfig(steps=1, batch=1, patch=(32, 32, 32), precision="float32", device="cpu")
     held = cases[1:] if heldout else []
     chosen = replace(STRATEGIES[strategy], old_organ_patches=False)
     update_model(

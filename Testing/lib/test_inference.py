@@ -46,7 +46,9 @@ def model_of(labels: tuple[int, int] = (5, 300), spacing: float = 3.0, patch: in
     return Model(Thresholds(), NetworkSpec(), organs, Preprocessing((spacing,) * 3), (patch,) * 3)
 
 
-def scan(size: tuple[int, int, int] = (40, 36, 30), spacing: tuple[float, float, float] = (3.0, 3.0, 3.0)) -> sitk.Image:
+def scan(
+    size: tuple[int, int, int] = (40, 36, 30), spacing: tuple[float, float, float] = (3.0, 3.0, 3.0)
+) -> sitk.Image:
     """Air, in it a body of fat, in it a ball of liver and a block of bone, no symmetry."""
     x, y, z = np.meshgrid(*((np.arange(n) + 0.5) / n for n in size), indexing="ij")
     hu = np.full(size, -1000, np.int16)
@@ -122,6 +124,12 @@ def test_the_body_box_leaves_out_nothing_but_air() -> None:
     assert body_box(np.full((4, 5, 6), -1.0)) == (slice(0, 4), slice(0, 5), slice(0, 6))
 
 
+def test_a_voxel_of_air_stays_around_the_body_where_there_is_one() -> None:
+    image = np.full((10, 10, 10), -1.0)
+    image[3:6, 0:4, 5:10] = 0.0
+    assert body_box(image) == (slice(2, 7), slice(0, 5), slice(4, 10))
+
+
 class Blurred(nn.Module):
     """Looks at a neighbourhood of 5 voxels before it decides, as a network does."""
 
@@ -173,10 +181,10 @@ def test_without_a_parent_nothing_is_folded() -> None:
 
 
 def test_the_network_sees_one_patch_at_a_time() -> None:
-    model = model_of(patch=16)
-    predict_label_map(model, scan(), CPU)
-    assert len(model.network.shapes) > 8
-    assert set(model.network.shapes) == {(1, 1, 16, 16, 16)}
+    model, network = model_of(patch=16), Thresholds()
+    predict_label_map(replace(model, network=network), scan(), CPU)
+    assert len(network.shapes) > 8
+    assert set(network.shapes) == {(1, 1, 16, 16, 16)}
 
 
 def test_merging_holds_no_array_of_all_classes_at_full_resolution(monkeypatch: pytest.MonkeyPatch) -> None:

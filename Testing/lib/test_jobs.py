@@ -21,7 +21,7 @@ from IncrementalSegLib.models.package import Model, load_model
 from IncrementalSegLib.training.config import TrainingConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TRAINING = {"steps": 3, "batch": 1, "patch": [16, 16, 16], "device": "cpu", "precision": "float32"}
+TRAINING = {"steps": 3, "batch": 1, "patch": [32, 32, 32], "device": "cpu", "precision": "float32"}
 LONG = {**TRAINING, "steps": 20, "checkpoint_seconds": 0.2}
 UNHURRIED = """
 import sys, time

@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
+from voxels import CLASSES, OLD, gradient, hidden_of, labels_of, logits_of, random_labels, random_logits
 
 from IncrementalSegLib.losses.pooled import PooledStripDistillation
 from IncrementalSegLib.losses.unbiased import (
@@ -20,36 +21,6 @@ from IncrementalSegLib.losses.unbiased import (
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-OLD, CLASSES = 3, 5
-
-
-def logits_of(probabilities: list[list[float]]) -> Tensor:
-    """Voxels along x, each a list of class probabilities, as logits (1, C, n, 1, 1)."""
-    return torch.tensor(probabilities).log().T.reshape(1, len(probabilities[0]), len(probabilities), 1, 1)
-
-
-def labels_of(*labels: int) -> Tensor:
-    return torch.tensor(labels).reshape(1, -1, 1, 1)
-
-
-def hidden_of(*channels: int, classes: int, batch: int = 1) -> Tensor:
-    hidden = torch.zeros(batch, classes, dtype=torch.bool)
-    hidden[:, list(channels)] = True
-    return hidden
-
-
-def random_logits(classes: int, *, batch: int = 2, edge: int = 4, dtype: torch.dtype = torch.float32) -> Tensor:
-    generator = torch.Generator().manual_seed(classes)
-    return torch.randn(batch, classes, edge, edge, edge, generator=generator, dtype=torch.float64).to(dtype) * 2
-
-
-def random_labels(classes: int, *, batch: int = 2, edge: int = 4) -> Tensor:
-    return torch.randint(0, classes, (batch, edge, edge, edge), generator=torch.Generator().manual_seed(9))
-
-
-def gradient(loss: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    at = at.clone().requires_grad_()
-    return torch.autograd.grad(loss(at), at)[0]
 
 
 def widened(teacher: Tensor, new: int) -> Tensor:
@@ -115,9 +86,9 @@ def test_a_hidden_organ_with_a_pseudo_label_counts_in_dice() -> None:
 def test_with_nothing_hidden_it_is_plain_cross_entropy_and_dice() -> None:
     logits, labels = random_logits(CLASSES), random_labels(CLASSES)
     ours = UnbiasedSegmentationLoss(smooth=1.0)(logits, labels, hidden_of(classes=CLASSES, batch=2))
-    dice = DiceLoss(
-        softmax=True, to_onehot_y=True, include_background=False, batch=True, smooth_nr=1.0, smooth_dr=1.0
-    )(logits, labels[:, None])
+    dice = DiceLoss(softmax=True, to_onehot_y=True, include_background=False, batch=True, smooth_nr=1.0, smooth_dr=1.0)(
+        logits, labels[:, None]
+    )
     assert ours.item() == pytest.approx(nn.functional.cross_entropy(logits, labels).item() + dice.item(), abs=1e-6)
 
 
@@ -169,7 +140,11 @@ def test_dice_counts_an_organ_only_in_the_samples_that_annotate_it() -> None:
 
 @pytest.mark.parametrize(
     ("logits", "target", "hidden"),
-    [((1, 3, 4, 4), (1, 4, 4), (1, 3)), ((1, 3, 4, 4, 4), (1, 4, 4, 5), (1, 3)), ((1, 3, 4, 4, 4), (1, 4, 4, 4), (1, 2))],
+    [
+        ((1, 3, 4, 4), (1, 4, 4), (1, 3)),
+        ((1, 3, 4, 4, 4), (1, 4, 4, 5), (1, 3)),
+        ((1, 3, 4, 4, 4), (1, 4, 4, 4), (1, 2)),
+    ],
 )
 def test_segmentation_loss_refuses_shapes_that_do_not_fit(
     logits: tuple[int, ...], target: tuple[int, ...], hidden: tuple[int, ...]
@@ -268,66 +243,6 @@ def test_distillation_refuses_shapes_that_do_not_fit(teacher: tuple[int, ...]) -
 def test_distillation_refuses_an_annotation_of_another_size() -> None:
     with pytest.raises(ValueError, match=r"target \(1, 4, 4, 5\)"):
         UnbiasedDistillation()(torch.zeros(1, 5, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4), torch.zeros(1, 4, 4, 5))
-
-
-# Pooled strips
-
-
-def features(*channels: int, edge: int = 8, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(4)
-    return [torch.randn(2, c, edge, edge, edge, generator=generator).to(dtype) for c in channels]
-
-
-def test_equal_features_are_at_distance_zero_with_a_finite_gradient() -> None:
-    maps = features(3, 5)
-    assert PooledStripDistillation()(maps, [m.clone() for m in maps]).item() == 0
-    found = gradient(lambda x: PooledStripDistillation()([x], [maps[0]]), maps[0])
-    assert torch.isfinite(found).all() and found.abs().max() == 0
-
-
-def test_pooled_strips_by_hand() -> None:
-    ours, theirs = torch.zeros(1, 1, 2, 2, 2), torch.zeros(1, 1, 2, 2, 2)
-    ours[0, 0, 0, 0, 0], theirs[0, 0, 1, 1, 1] = 3.0, 5.0  # one bright corner each, opposite
-    # Scale 1: three 2×2 strips each, one entry of each strip bright, never the same one: orthogonal unit vectors.
-    assert PooledStripDistillation(scales=(1,))([ours], [theirs]).item() == pytest.approx(math.sqrt(2), abs=1e-6)
-    theirs.zero_()[0, 0, 0, 0, 1] = 5.0  # the same strip along z, other ones along x and y
-    assert PooledStripDistillation(scales=(1,))([ours], [theirs]).item() == pytest.approx(
-        math.sqrt(2 * 2 / 3), abs=1e-6
-    )
-    # Scale 2 keeps every voxel of a 2³ map: nothing in common.
-    assert PooledStripDistillation(scales=(2,))([ours], [theirs]).item() == pytest.approx(math.sqrt(2), abs=1e-6)
-
-
-def test_coarse_strips_forgive_what_fine_ones_see() -> None:
-    (maps,) = features(2)
-    moved = maps.roll(1, 2)
-    assert PooledStripDistillation((1,))([maps], [moved]) < PooledStripDistillation((4,))([maps], [moved])
-
-
-def test_pooled_strips_do_not_depend_on_sign_and_scale_of_the_features() -> None:
-    (maps, others) = features(3, 3)
-    loss = PooledStripDistillation()
-    expected = loss([maps], [others]).item()
-    assert loss([-maps], [others]).item() == pytest.approx(expected, rel=1e-6)
-    assert loss([maps * 7], [others]).item() == pytest.approx(expected, rel=1e-4)
-
-
-def test_stages_count_alike_and_scales_larger_than_the_map_are_left_out() -> None:
-    small, other = features(3, edge=2)[0], features(2, 3, edge=2)[1]
-    maps, others = features(4, 4)
-    loss = PooledStripDistillation()
-    alone = loss([small], [other]), loss([maps], [others])
-    assert loss([small, maps], [other, others]).item() == pytest.approx((alone[0] + alone[1]).item() / 2, rel=1e-5)
-    assert loss([small], [other]) == PooledStripDistillation((1, 2))([small], [other])
-
-
-def test_pooled_strips_refuse_stages_that_do_not_fit() -> None:
-    (maps, others) = features(2, 3)
-    for ours, theirs in (([maps], []), ([], []), ([maps], [others]), ([maps, others], [maps])):
-        with pytest.raises(ValueError, match="teacher"):
-            PooledStripDistillation()(ours, theirs)
-    with pytest.raises(ValueError, match="smaller than every scale"):
-        PooledStripDistillation((16,))([maps], [maps])
 
 
 # All of them

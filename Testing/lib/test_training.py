@@ -28,7 +28,7 @@ from IncrementalSegLib.volumes import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = NetworkSpec("UNet", {"spatial_dims": 3, "channels": [8, 16], "strides": [2], "norm": "batch"}, 8)
-CONFIG = TrainingConfig(steps=5, batch=1, patch=(16, 16, 16), device="cpu", precision="float32")
+CONFIG = TrainingConfig(steps=5, batch=1, patch=(32, 32, 32), device="cpu", precision="float32")
 COARSE = Preprocessing((12.0, 12.0, 12.0))
 
 
@@ -162,7 +162,7 @@ def test_out_of_memory_at_the_smallest_patch_is_a_sentence(tmp_path):
 def test_a_smaller_patch_still_fits_the_network_and_never_grows():
     quiet = Reporter()
     assert loop._smaller((96, 96, 96), 32, quiet) == (64, 64, 64)
-    assert loop._smaller((64, 64, 16), 16, quiet) == (48, 48, 16)
+    assert loop._smaller((64, 64, 32), 16, quiet) == (48, 48, 32)
 
 
 def test_a_loss_that_is_not_a_number_is_a_sentence_and_leaves_no_checkpoint(tmp_path):
@@ -274,7 +274,7 @@ def test_joint_training_refuses_cases_without_the_old_organs(parent, cases, tmp_
 WRONG: list[tuple[dict[str, object], str]] = [
     ({"steps": 0}, "steps 0"),
     ({"batch": 0}, "batch 0"),
-    ({"patch": (8, 64, 64)}, "16 voxels or more"),
+    ({"patch": (8, 64, 64)}, "32 voxels or more"),
     ({"seed": -1}, "seed -1"),
     ({"learning_rate": 0.0}, "a rate above 0"),
     ({"precision": "double"}, "precision double"),
