@@ -163,7 +163,10 @@ def _work(job: Job, folder: Path, reporter: Reporter) -> Model:
     write_review(done, report, folder, folder / "previews", reporter)
     metrics = {organ["code"]: organ["dsc_after"] for organ in report["organs"]}
     history = (*model.history[:-1], {**model.history[-1], "metrics": metrics})
-    return save_package(replace(model, history=history), folder / "model")
+    finished = save_package(replace(model, history=history), folder / "model")
+    for patients in ("cache", "survey"):
+        shutil.rmtree(folder / patients, ignore_errors=True)
+    return finished
 
 
 def _sweep(folder: Path) -> None:

@@ -41,10 +41,17 @@ class UnbiasedSegmentationLoss(nn.Module):
     With nothing hidden it is the ordinary Dice + CE of fully annotated scans; with the old organs hidden it is MiB's
     unbiased cross-entropy, its Dice over what is known of each sample (our formulation). Voxels of value `IGNORE` count
     nowhere.
+
+    Args:
+        balance: share of the cross-entropy that is averaged over the classes in the batch instead of over voxels. Dice
+            alone hardly moves an organ whose probability is still near 0: after 400 steps on phantoms a model knew one
+            of four organs without this share and all four with it.
+        smooth: added above and below in Dice.
     """
 
-    def __init__(self, smooth: float = 1.0) -> None:
+    def __init__(self, balance: float = 0.5, smooth: float = 1.0) -> None:
         super().__init__()
+        self.balance = balance
         self.smooth = smooth
 
     def forward(self, logits: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
@@ -61,9 +68,17 @@ class UnbiasedSegmentationLoss(nn.Module):
         counted = target.flatten(1) != IGNORE  #                                                             B,V
         labels = target.flatten(1).where(counted, 0)
         picked = log_p.gather(1, labels[:, None])[:, 0]  #                                                   B,V
-        likelihood = torch.where(labels > 0, picked, folded_background(log_p, hidden))
-        cross_entropy = -(likelihood * counted).sum() / counted.sum().clamp(min=1)
+        nll = -torch.where(labels > 0, picked, folded_background(log_p, hidden)) * counted  #                B,V
+        cross_entropy = self._cross_entropy(nll, labels, counted, log_p.shape[1])
         return cross_entropy + self._dice(log_p, picked, labels, counted, hidden)
+
+    def _cross_entropy(self, nll: Tensor, labels: Tensor, counted: Tensor, classes: int) -> Tensor:
+        empty = nll.new_zeros(classes)
+        sums = empty.index_add(0, labels.flatten(), nll.flatten())  #                                           C
+        voxels = empty.index_add(0, labels.flatten(), counted.flatten().to(empty.dtype))
+        over_voxels = sums.sum() / voxels.sum().clamp(min=1)
+        over_classes = (sums / voxels.clamp(min=1)).sum() / (voxels > 0).sum().clamp(min=1)
+        return (1 - self.balance) * over_voxels + self.balance * over_classes
 
     def _dice(self, log_p: Tensor, picked: Tensor, labels: Tensor, counted: Tensor, hidden: Tensor) -> Tensor:
         samples, classes = log_p.shape[:2]

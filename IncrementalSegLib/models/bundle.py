@@ -78,6 +78,7 @@ def inference_config(
         "datalist": "$sorted(glob.glob(@bundle_root + '/data/*.nii.gz'))",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
         "trunk": {"_target_": spec.name, **spec.trunk_args()},
+        "activation": f"$torch.nn.Sequential(torch.nn.BatchNorm3d({spec.features}), torch.nn.ReLU())",
         "head": {
             "_target_": "torch.nn.Conv3d",
             "in_channels": spec.features,
@@ -85,7 +86,7 @@ def inference_config(
             "kernel_size": 1,
         },
         "network_def": "$torch.nn.Sequential(collections.OrderedDict("
-        "trunk=@trunk, activation=torch.nn.ReLU(), head=@head))",
+        "trunk=@trunk, activation=@activation, head=@head))",
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
         "network": "$@network_def.to(@device)",
         "preprocessing": {

@@ -1,4 +1,4 @@
-"""Networks: a MONAI trunk by name, one activation and one 1×1×1 head, so that the head alone carries the classes."""
+"""Networks: a MONAI trunk by name, BatchNorm and ReLU, and one 1×1×1 head that alone carries the classes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _RELU = ["relu", {"inplace": True}]
 PRESETS: dict[str, dict[str, Any]] = {
     "UNet": {
         "spatial_dims": 3,
-        "channels": [16, 32, 64, 128, 256],
-        "strides": [2, 2, 2, 2],
+        "channels": [16, 32, 64, 128],
+        "strides": [2, 2, 2],
         "num_res_units": 0,
         "norm": "batch",
         "act": _RELU,
@@ -63,7 +63,7 @@ class NetworkSpec:
 
 
 def build_network(spec: NetworkSpec, classes: int) -> nn.Sequential:
-    """Trunk → ReLU → head with ``classes`` outputs (background included), randomly initialised.
+    """Trunk → BatchNorm and ReLU → head with ``classes`` outputs (background included), randomly initialised.
 
     A plain ``torch.nn.Sequential`` with children ``trunk``, ``activation``, ``head``: a MONAI bundle builds the same
     without our code.
@@ -77,8 +77,9 @@ def build_network(spec: NetworkSpec, classes: int) -> nn.Sequential:
         trunk = getattr(nets, spec.name)(**spec.trunk_args())
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
         raise InputError(f"Network {spec.name} cannot be built with these arguments: {error}.") from error
+    activation = nn.Sequential(nn.BatchNorm3d(spec.features), nn.ReLU())
     head = nn.Conv3d(spec.features, classes, kernel_size=1)
-    return nn.Sequential(OrderedDict(trunk=trunk, activation=nn.ReLU(), head=head))
+    return nn.Sequential(OrderedDict(trunk=trunk, activation=activation, head=head))
 
 
 def features_and_logits(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,10 +97,8 @@ def freeze_statistics(network: nn.Module) -> None:
 
 
 def divisor(network: nn.Module) -> int:
-    """A patch edge that is a multiple of this fits every network known here."""
-    return (
-        32 if any(type(module).__name__ in ("SwinUNETR", "VNet", "BasicUNet") for module in network.modules()) else 16
-    )
+    """Patch edges must be multiples of this: SwinUNETR halves the resolution five times, the others four at most."""
+    return 32 if any(type(module).__name__ == "SwinUNETR" for module in network.modules()) else 16
 
 
 def parameters_in_millions(network: nn.Module) -> float:

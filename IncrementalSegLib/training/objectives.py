@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -60,20 +62,18 @@ class IncrementalObjective:
     def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """Loss parts of a batch, already weighted."""
         s = self.strategy
-        stages = Stages(network) if s.pooled else None
-        _, logits = features_and_logits(network, batch.image)
-        ours = stages.collect() if stages else []
+        with stages(network, record=bool(s.pooled)) as ours:
+            _, logits = features_and_logits(network, batch.image)
         logits = logits.float()
         if not s.needs_teacher:
             return {"seg": self.segmentation(logits, batch.target, self._hidden(batch))}
-        with torch.no_grad():
-            stages = Stages(self.teacher) if s.pooled else None
+        with torch.no_grad(), stages(self.teacher, record=bool(s.pooled)) as theirs:
             q = self.teacher(batch.plain if s.clean_teacher else batch.image).float()
-            theirs = stages.collect() if stages else []
         target = self._with_pseudo_labels(batch.target, q)
         parts = {"seg": self.segmentation(logits, target, self._hidden(batch))}
         if s.distillation:
-            parts["kd"] = s.distillation * self.distillation(logits, q, batch.target)
+            weight = s.distillation / self.old  # MiB averages over the old classes too
+            parts["kd"] = weight * self.distillation(logits, q, batch.target)
         if s.lwf:
             parts["lwf"] = s.lwf * self.lwf(logits, q)
         if s.pooled:
@@ -125,23 +125,24 @@ def entropy_pseudo_labels(q: Tensor, most: Tensor) -> Tensor:
     return torch.where(normalised_entropy(q) < most[label], label, IGNORE)
 
 
-class Stages:
-    """The last feature map before every change of resolution in a network's trunk, recorded during one forward pass."""
+@contextmanager
+def stages(network: nn.Module, record: bool = True) -> Iterator[list[Tensor]]:
+    """Collect the last feature map (B, C, x, y, z) before every change of resolution in a network's trunk.
 
-    def __init__(self, network: nn.Module) -> None:
-        trunk = network.get_submodule("trunk")
-        self.maps: list[Tensor] = []
-        leaves = [module for module in trunk.modules() if not any(module.children())]
-        self.hooks = [leaf.register_forward_hook(self._record) for leaf in leaves]
+    The list fills during a forward pass inside the ``with`` block; with ``record=False`` it stays empty.
+    """
+    maps: list[Tensor] = []
 
-    def _record(self, module: nn.Module, inputs: object, output: object) -> None:
+    def keep(module: nn.Module, inputs: object, output: object) -> None:
         if isinstance(output, Tensor) and output.dim() == 5:
-            if self.maps and self.maps[-1].shape[2:] == output.shape[2:]:
-                self.maps.pop()
-            self.maps.append(output)
+            if maps and maps[-1].shape[2:] == output.shape[2:]:
+                maps.pop()
+            maps.append(output)
 
-    def collect(self) -> list[Tensor]:
-        """The maps (B, C, x, y, z), first stage first; recording ends."""
-        for hook in self.hooks:
+    modules = network.get_submodule("trunk").modules() if record else ()
+    hooks = [leaf.register_forward_hook(keep) for leaf in modules if not any(leaf.children())]
+    try:
+        yield maps
+    finally:
+        for hook in hooks:
             hook.remove()
-        return self.maps

@@ -26,10 +26,11 @@ _POINTS = 20_000
 class CachedCase:
     """A case on the model's grid: HU int16 and channels uint8, both (x, y, z) memory maps.
 
-    ``annotated`` (C,) tells which channels were annotated; ``points`` holds voxels (n, 3) of each organ present.
+    ``key`` is a hash of what went in; ``annotated`` (C,) tells which channels were annotated; ``points`` holds voxels
+    (n, 3) of each organ present.
     """
 
-    name: str
+    key: str
     image: np.ndarray
     target: np.ndarray
     annotated: np.ndarray
@@ -50,7 +51,7 @@ def cache_case(case: Case, organs: OrganTable, preprocessing: Preprocessing, fol
     annotated = np.array([True, *(organ.key in case.annotated for organ in organs)])
     with np.load(place / "points.npz") as stored:
         points = {int(channel): stored[channel] for channel in stored.files}
-    return CachedCase(case.name, image, target, annotated, points)
+    return CachedCase(place.name, image, target, annotated, points)
 
 
 def _fill(case: Case, organs: OrganTable, preprocessing: Preprocessing, place: Path) -> None:

@@ -139,16 +139,16 @@ def update_model(
 
 
 def require_fitting_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:
-    """Refuse a patch that the network's steps of resolution do not divide.
+    """Refuse a patch that the network's steps of resolution do not divide, or reduce to a single voxel.
 
     Raises:
         InputError: names the edge length it must be a multiple of.
     """
     edge = divisor(build_network(spec, 2))
-    if any(length % edge for length in patch):
+    if any(length % edge for length in patch) or max(patch) == edge:
         shown = "×".join(map(str, patch))
         raise InputError(
-            f"A patch of {shown} voxels does not fit {spec.name}: take edges that are multiples of {edge}."
+            f"A patch of {shown} voxels does not fit {spec.name}: take multiples of {edge}, one of them larger."
         )
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +27,14 @@ _LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.9
 
 @dataclass(frozen=True)
 class Survey:
-    """Old-organ predictions (uint8 channels, (x, y, z)) per case and the thresholds measured on them."""
+    """Old-organ predictions (uint8 channels, (x, y, z)) by case key and the thresholds measured on them."""
 
     predictions: dict[str, np.ndarray]
     thresholds: Thresholds
 
     def with_old_organs(self, case: CachedCase) -> CachedCase:
         """The case with the predicted old organs' voxels among the places that patches are drawn from."""
-        free = np.where(np.asarray(case.target) > 0, 0, self.predictions[case.name])
+        free = np.where(np.asarray(case.target) > 0, 0, self.predictions[case.key])
         return replace(case, points={**organ_points(free), **case.points})
 
 
@@ -44,27 +44,26 @@ def survey(model: Model, cases: Sequence[CachedCase], folder: Path, device: torc
     Thresholds per class: the median confidence, within 0.5 to 0.9 (our formulation), and the median normalised entropy,
     at least 0.001 (PLOP §3.3).
     """
-    summary = folder / "histograms.pt"
-    state: dict[str, Any] = (
-        load_state(summary) if summary.exists() else {"done": [], "histograms": torch.zeros(2, model.classes, _BINS)}
-    )
     network = model.network.to(device).eval()
+    histograms = torch.zeros(2, model.classes, _BINS)
     for number, case in enumerate(cases, start=1):
-        if case.name not in state["done"]:
-            labels, histograms = _survey_case(model, network, case, device, reporter)
-            save_array(folder / f"{case.name}.npy", labels)
-            state = {"done": [*state["done"], case.name], "histograms": state["histograms"] + histograms}
-            save_state(summary, state)
+        measured = folder / f"{case.key}.pt"
+        if not measured.exists():
+            labels, counts = _survey_case(model, network, case, device, reporter)
+            save_array(folder / f"{case.key}.npy", labels)
+            save_state(measured, counts)
+        histograms += load_state(measured)
         reporter.progress("survey", number, len(cases))
-    predictions = {case.name: np.load(folder / f"{case.name}.npy", mmap_mode="r") for case in cases}
-    return Survey(predictions, _thresholds(state["histograms"]))
+    predictions = {case.key: np.load(folder / f"{case.key}.npy", mmap_mode="r") for case in cases}
+    return Survey(predictions, _thresholds(histograms))
 
 
 def _survey_case(
     model: Model, network: nn.Module, case: CachedCase, device: torch.device, reporter: Reporter
 ) -> tuple[np.ndarray, torch.Tensor]:
     image = torch.from_numpy(model.preprocessing.normalise(case.image))
-    q = probabilities(network, image, model.patch, device, reporter.check)[None]
+    warn = partial(reporter.message, level="warning")
+    q = probabilities(network, image, model.patch, device, reporter.check, warn)[None]
     confidence, label = q.max(1)
     measures = (confidence, normalised_entropy(q))
     unlabelled = torch.from_numpy(np.asarray(case.target) == 0)[None]
@@ -97,7 +96,7 @@ def question_overlaps(
         for old_channel, old_organ in enumerate(list(organs)[: old - 1], start=1):
             if organ.parent == old_organ.key:
                 continue
-            pairs = [(survey.predictions[case.name] == old_channel, case.target == channel) for case in cases]
+            pairs = [(survey.predictions[case.key] == old_channel, case.target == channel) for case in cases]
             predicted = sum(int(p.sum()) for p, _ in pairs)
             covered = sum(int((p & t).sum()) for p, t in pairs)
             if predicted and covered > share * predicted:

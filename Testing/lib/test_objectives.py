@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from IncrementalSegLib.losses.unbiased import IGNORE
+from IncrementalSegLib.losses.unbiased import IGNORE, UnbiasedSegmentationLoss
 from IncrementalSegLib.models.networks import PRESETS, NetworkSpec, build_network, freeze_statistics
 from IncrementalSegLib.models.widen import widen
 from IncrementalSegLib.training import objectives
 from IncrementalSegLib.training.objectives import (
     IncrementalObjective,
-    Stages,
     SupervisedObjective,
     Thresholds,
     confident_pseudo_labels,
     entropy_pseudo_labels,
     normalised_entropy,
+    stages,
 )
 from IncrementalSegLib.training.patches import Batch
 from IncrementalSegLib.training.strategies import STRATEGIES, Strategy
@@ -136,7 +136,7 @@ def test_a_student_that_moved_is_pulled_back() -> None:
     assert gradient_norm(student, objective_of(STRATEGIES["mib"], old)(student, batch)["kd"]) > 0.1
 
 
-def test_fine_tuning_is_plain_cross_entropy_and_dice_without_a_teacher() -> None:
+def test_fine_tuning_is_the_plain_loss_with_nothing_hidden_and_without_a_teacher() -> None:
     class Untouchable(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             raise AssertionError("fine-tuning has no teacher")
@@ -144,10 +144,9 @@ def test_fine_tuning_is_plain_cross_entropy_and_dice_without_a_teacher() -> None
     student, batch = student_of(teacher()), batch_of()
     parts = objective_of(STRATEGIES["fine-tune"], Untouchable())(student, batch)
     logits = student(batch.image)
-    p, truth = logits.softmax(1), nn.functional.one_hot(batch.target, CLASSES).movedim(-1, 1)
-    overlap, total = (p * truth).sum((0, 2, 3, 4)), (p + truth).sum((0, 2, 3, 4))
-    dice = (1 - (2 * overlap + 1) / (total + 1))[1:].mean()
-    expected = nn.functional.cross_entropy(logits, batch.target) + dice
+    nothing_hidden = torch.zeros(len(batch.target), CLASSES, dtype=torch.bool)
+    expected = UnbiasedSegmentationLoss()(logits, batch.target, nothing_hidden)
+    assert list(parts) == ["seg"]
     assert parts["seg"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -241,9 +240,8 @@ def test_entropy_is_normalised() -> None:
 
 def test_stages_are_the_last_maps_before_a_change_of_resolution() -> None:
     network = teacher()
-    stages = Stages(network)
-    network(torch.randn(1, 1, 16, 16, 16))
-    maps = stages.collect()
+    with stages(network) as maps:
+        network(torch.randn(1, 1, 16, 16, 16))
     assert [m.shape[2] for m in maps] == [8, 4, 8, 16]
     assert maps[-1].shape[1] == SPEC.features
 
@@ -258,10 +256,9 @@ def test_teacher_and_student_record_the_same_stages_in_every_network(name: str) 
     size = (64, 32, 32) if name == "SwinUNETR" else (32, 16, 16)
     image, recorded = torch.randn(1, 1, *size), []
     for network in (old.eval(), student):
-        stages = Stages(network)
-        with torch.no_grad():
+        with torch.no_grad(), stages(network) as maps:
             network(image)
-        recorded.append(stages.collect())
+        recorded.append(maps)
         assert not any(module._forward_hooks for module in network.modules())
     assert [m.shape for m in recorded[0]] == [m.shape for m in recorded[1]]
     assert len(recorded[0]) >= 3 and all(m.dim() == 5 for m in recorded[0])
@@ -269,13 +266,15 @@ def test_teacher_and_student_record_the_same_stages_in_every_network(name: str) 
         assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*recorded, strict=True))
 
 
-def test_recording_ends_when_collected() -> None:
+def test_recording_ends_with_its_block_even_after_an_error() -> None:
     network = teacher()
-    stages = Stages(network)
+    with pytest.raises(torch.OutOfMemoryError), stages(network) as maps:
+        network(torch.randn(1, 1, 16, 16, 16))
+        raise torch.OutOfMemoryError
+    count = len(maps)
     network(torch.randn(1, 1, 16, 16, 16))
-    count = len(stages.collect())
-    network(torch.randn(1, 1, 16, 16, 16))
-    assert len(stages.maps) == count
+    assert len(maps) == count > 0
+    assert not any(module._forward_hooks for module in network.modules())
 
 
 def test_plop_leaves_no_hooks_behind() -> None:
