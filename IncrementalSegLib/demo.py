@@ -106,8 +106,8 @@ def _phantom_story(out: Path, base_organs: Sequence[str] | None, new_organs: Seq
     for name in (*base, *new):
         phantom_table().find(name)
     names = {part: [f"{part}_{i:02}" for i in range(count)] for part, (count, _) in _PHANTOMS.items()}
-    training = TrainingConfig(steps=400, patch=(48, 48, 48), batch=2)
-    step = replace(training, steps=250, learning_rate=1e-3)
+    training = TrainingConfig(steps=600, patch=(48, 48, 48), batch=2)
+    step = replace(training, steps=400, learning_rate=1e-3)
     return Story(out / "phantoms", names, base, new, _PHANTOM.spacing, training, step)
 
 

@@ -14,6 +14,19 @@ from ..organs import Organ, OrganTable
 from .canvas import QUIET, TEXT, WIDTH_INCHES, legend_below, new_figure, save_figure
 
 MARGIN_MM, NUMBER_RADIUS_MM = 30.0, 10.0
+# The anatomical colours of liver, stomach and kidneys are nearly one colour as thin lines on grey; these are not.
+CONTOURS = (
+    "#56B4E9",
+    "#E69F00",
+    "#00C08B",
+    "#F0E442",
+    "#FF6F3C",
+    "#E78AC3",
+    "#B3DE69",
+    "#BEBADA",
+    "#FFFFFF",
+    "#A6761D",
+)
 
 Box = tuple[slice, ...]
 
@@ -47,7 +60,7 @@ def plot_planes(
     """Contours of several label maps on the same axial, coronal and sagittal plane of a CT.
 
     Shown as radiologists look at it: the patient's right on the left of the picture, head up, millimetres to scale.
-    Large organs also carry their number in the legend, since anatomical colours resemble one another.
+    Large organs also carry their number in the legend. Colours are chosen to be told apart, not anatomical.
 
     Args:
         ct: HU, (x, y, z) in LPS orientation.
@@ -106,14 +119,14 @@ def _draw_plane(axes: Any, view: _View, plane: NDArray[Any], spacing: Sequence[f
 def _draw_contours(
     axes: Any, labels: NDArray[Any], spacing: Sequence[float], organs: Sequence[Organ], focus: Organ | None
 ) -> None:
-    """Every organ's outline in its colour, and its number in the legend where it is wide enough to carry one."""
+    """Every organ's outline in the colour of its number, and its number in the legend where it is wide enough to carry one."""
     from scipy.ndimage import distance_transform_edt
 
     x, y = ((np.arange(-1, size + 1) + 0.5) * step for size, step in zip(labels.shape, spacing, strict=True))
     for number, organ in enumerate(organs, start=1):
         mask = np.pad(labels == organ.label, 1)
         if mask.any():
-            axes.contour(x, y, mask.T, levels=[0.5], colors=[_rgb(organ)], linewidths=2.2 if organ == focus else 1.5)
+            axes.contour(x, y, mask.T, levels=[0.5], colors=[_color(number)], linewidths=2.2 if organ == focus else 1.5)
             depth = distance_transform_edt(mask, sampling=spacing)
             i, j = np.unravel_index(int(depth.argmax()), depth.shape)
             if depth[i, j] >= NUMBER_RADIUS_MM:
@@ -132,7 +145,7 @@ def _organ_legend(figure: Any, organs: Sequence[Organ], caption: str) -> None:
     from matplotlib.lines import Line2D
 
     names = [f"{number} {organ.name}" for number, organ in enumerate(organs, start=1)]
-    lines = [Line2D([], [], color=_rgb(organ), linewidth=3) for organ in organs]
+    lines = [Line2D([], [], color=_color(number), linewidth=3) for number in range(1, len(organs) + 1)]
     legend = legend_below(figure, lines, names, title=caption or None, title_fontsize=9)
     legend.get_title().set_color(QUIET)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
@@ -161,5 +174,5 @@ def _profiles(masks: Sequence[NDArray[np.bool_]]) -> list[NDArray[np.integer]]:
     return [np.sum([mask.sum(axis=tuple({0, 1, 2} - {axis})) for mask in masks], axis=0) for axis in range(3)]
 
 
-def _rgb(organ: Organ) -> tuple[float, ...]:
-    return tuple(channel / 255 for channel in organ.color)
+def _color(number: int) -> str:
+    return CONTOURS[(number - 1) % len(CONTOURS)]
