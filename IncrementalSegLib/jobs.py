@@ -114,13 +114,23 @@ class Job:
             raise InputError(f"{path}: '{lists[0]}' must be a list of names, as in [\"Liver\"].")
         return cls(**content)
 
-    def new_organs(self) -> list[Organ]:
-        """The organs to learn, with their parents' keys."""
-        parents = {organ_named(child).key: organ_named(parent).key for child, parent in self.parents.items()}
-        organs = [organ_named(name) for name in self.organs]
+    def new_organs(self, labels: OrganTable) -> list[Organ]:
+        """The organs to learn as the dataset's ``labels`` define them (codes, colour), with their parents' keys.
+
+        What the dataset does not list is looked up in the catalogue.
+        """
+        parents = {_defined(labels, child).key: _defined(labels, parent).key for child, parent in self.parents.items()}
+        organs = [_defined(labels, name) for name in self.organs]
         if stray := parents.keys() - {organ.key for organ in organs}:
             raise InputError(f"A parent is given for '{min(stray)}', which is not among the organs to learn.")
-        return [replace(organ, parent=parents.get(organ.key, "")) for organ in organs]
+        return [replace(organ, parent=parents.get(organ.key, organ.parent)) for organ in organs]
+
+
+def _defined(labels: OrganTable, name: str) -> Organ:
+    try:
+        return labels.find(name)
+    except InputError:
+        return organ_named(name)
 
 
 def run_job(folder: Path | str, *sinks: Sink, cancelled: Callable[[], bool] = lambda: False) -> Model:
@@ -180,12 +190,13 @@ def _sweep(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Ready:
-    """A job whose settings, model and cases were found usable; ``spec`` is the network's."""
+    """A job whose settings, model, organs and cases were found usable; ``spec`` is the network's."""
 
     config: TrainingConfig
     parent: Model | None
     spec: NetworkSpec
     preprocessing: Preprocessing
+    organs: list[Organ]
     training: list[Case]
     heldout: list[Case]
 
@@ -209,11 +220,13 @@ def prepare(job: Job, folder: Path, parent: Model | None = None) -> Ready:
     if job.kind == "add-organ":
         strategy_named(job.strategy)
         parent = parent or load_model(folder / job.model)
-    extend_organs(parent.organs if parent else OrganTable(), job.new_organs())
+    training, heldout = split_cases(job, folder)
+    organs = job.new_organs(training[0].labels)
+    extend_organs(parent.organs if parent else OrganTable(), organs)
     spec = parent.spec if parent else NetworkSpec.preset(job.network)
     require_fitting_patch(spec, config.patch)
     preprocessing = parent.preprocessing if parent else Preprocessing(job.spacing, job.window)
-    return Ready(config, parent, spec, preprocessing, *split_cases(job, folder))
+    return Ready(config, parent, spec, preprocessing, organs, training, heldout)
 
 
 def _train(job: Job, ready: Ready, workspace: Workspace) -> Model:
@@ -222,13 +235,13 @@ def _train(job: Job, ready: Ready, workspace: Workspace) -> Model:
 
     cases, config = ready.training, ready.config
     if ready.parent is None:
-        organs = extend_organs(OrganTable(), job.new_organs())
+        organs = extend_organs(OrganTable(), ready.organs)
         return train_base(cases, organs, config, workspace, spec=ready.spec, preprocessing=ready.preprocessing)
     strategy, heldout = strategy_named(job.strategy), ready.heldout
     return update_model(
         ready.parent,
         cases,
-        job.new_organs(),
+        ready.organs,
         config,
         strategy,
         workspace,

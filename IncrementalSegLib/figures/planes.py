@@ -16,16 +16,8 @@ from .canvas import QUIET, TEXT, WIDTH_INCHES, legend_below, new_figure, save_fi
 MARGIN_MM, NUMBER_RADIUS_MM = 30.0, 10.0
 # The anatomical colours of liver, stomach and kidneys are nearly one colour as thin lines on grey; these are not.
 CONTOURS = (
-    "#56B4E9",
-    "#E69F00",
-    "#00C08B",
-    "#F0E442",
-    "#FF6F3C",
-    "#E78AC3",
-    "#B3DE69",
-    "#BEBADA",
-    "#FFFFFF",
-    "#A6761D",
+    *("#56B4E9", "#E69F00", "#00C08B", "#F0E442", "#FF6F3C"),
+    *("#E78AC3", "#B3DE69", "#BEBADA", "#FFFFFF", "#A6761D"),
 )
 
 Box = tuple[slice, ...]
@@ -119,7 +111,7 @@ def _draw_plane(axes: Any, view: _View, plane: NDArray[Any], spacing: Sequence[f
 def _draw_contours(
     axes: Any, labels: NDArray[Any], spacing: Sequence[float], organs: Sequence[Organ], focus: Organ | None
 ) -> None:
-    """Every organ's outline in the colour of its number, and its number in the legend where it is wide enough to carry one."""
+    """Every organ's outline in the colour of its legend number, and that number where there is room for it."""
     from scipy.ndimage import distance_transform_edt
 
     x, y = ((np.arange(-1, size + 1) + 0.5) * step for size, step in zip(labels.shape, spacing, strict=True))

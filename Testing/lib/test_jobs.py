@@ -18,6 +18,7 @@ import IncrementalSegLib
 from IncrementalSegLib.errors import Cancelled, InputError, PackageError, StorageError
 from IncrementalSegLib.jobs import Job, run_job, seconds_worked, split_cases
 from IncrementalSegLib.models.package import Model, load_model
+from IncrementalSegLib.organs import Code, Organ, OrganTable, organ_named
 from IncrementalSegLib.training.config import TrainingConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -119,7 +120,7 @@ def test_refuses_a_damaged_or_missing_job_file(tmp_path):
 def test_refuses_a_parent_of_an_organ_that_is_not_learned(patients, base_job):
     job = replace(_step_job(patients, base_job), parents={"Pancreas": "Liver"})
     with pytest.raises(InputError, match="not among the organs to learn"):
-        job.new_organs()
+        job.new_organs(OrganTable())
 
 
 def test_a_fifth_is_held_out_from_four_cases_on(patients, tmp_path):
@@ -386,3 +387,12 @@ def test_a_damaged_checkpoint_is_a_sentence(patients, tmp_path):
     (tmp_path / "checkpoint" / "training.pt").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(PackageError, match=r"training\.pt is damaged"):
         run_job(tmp_path)
+
+
+def test_codes_and_colours_of_an_organ_come_from_the_dataset() -> None:
+    code = Code("SCT", "181216001", "Entire colon")
+    table = OrganTable([Organ("Colon wall", 4, type=code, color=(1, 2, 3), parent="10200004")])
+    job = Job("add-organ", "cases", ("Colon wall", "Pancreas"))
+    known, looked_up = job.new_organs(table)
+    assert (known.type, known.color, known.parent) == (code, (1, 2, 3), "10200004")
+    assert looked_up.key == organ_named("Pancreas").key
