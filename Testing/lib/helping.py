@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from IncrementalSegLib.jobs import Job
+
+TRAINING = {"steps": 3, "batch": 1, "patch": [32, 32, 32], "device": "cpu", "precision": "float32"}
 SMALL = ["--steps", "3", "--batch", "1", "--patch", "32", "--device", "cpu"]
 PATIENCE = 180.0
 
@@ -54,3 +57,20 @@ def left_behind(folder: Path) -> list[Path]:
     """Partial files and model folders, which must not be there after a refusal."""
     partial = [*folder.rglob(".partial_*"), *folder.rglob("*.partial")]
     return partial + [path for path in folder.rglob("model") if path.is_dir()]
+
+
+def train_job(patients: Path, training: dict = TRAINING) -> Job:
+    return Job("train", str(patients), ("Liver", "Spleen"), spacing=(12.0, 12.0, 12.0), training=training, heldout=())
+
+
+def step_job(patients: Path, base_job: Path, training: dict = TRAINING) -> Job:
+    return Job(
+        "add-organ",
+        str(patients),
+        ("Stomach",),
+        model=str(base_job / "model"),
+        train_cases=("a", "b"),
+        heldout=("e",),
+        training=training,
+        allow_overlap=True,
+    )
