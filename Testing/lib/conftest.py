@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from helping import left_behind
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -94,3 +95,25 @@ def worker() -> Iterator[Worker]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def cases(dataset: Path) -> Path:
+    """Two patients in a folder that the test may spoil."""
+    return dataset
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
+    """Runs a command line and checks that it ends with a code, one sentence with all the words, and no debris."""
+
+    def check(code: int, words: list[str], *arguments: object) -> None:
+        from IncrementalSegLib.cli import main
+
+        assert main([str(argument) for argument in arguments]) == code
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
+        assert len(lines) == 1
+        assert not [word for word in words if word not in lines[0]], lines[0]
+        assert left_behind(tmp_path) == []
+
+    return check

@@ -14,6 +14,7 @@ from IncrementalSegLib.jobs import Job
 
 TRAINING = {"steps": 3, "batch": 1, "patch": [32, 32, 32], "device": "cpu", "precision": "float32"}
 SMALL = ["--steps", "3", "--batch", "1", "--patch", "32", "--device", "cpu"]
+COARSE = ["--spacing", "12", "12", "12"]
 PATIENCE = 180.0
 
 
@@ -74,3 +75,13 @@ def step_job(patients: Path, base_job: Path, training: dict = TRAINING) -> Job:
         training=training,
         allow_overlap=True,
     )
+
+
+def train_command(cases: Path, out: Path, *more: object) -> list[object]:
+    """The command line that trains a small model."""
+    return ["train", "--cases", cases, "--out", out, *SMALL, *COARSE, "--organ", *(more or ["Liver", "Spleen"])]
+
+
+def add_command(model: Path, cases: Path, out: Path, *more: object) -> list[object]:
+    """The command line that adds an organ in a few steps."""
+    return ["add-organ", "--model", model, "--cases", cases, "--out", out, *SMALL, "--organ", *(more or ["Stomach"])]

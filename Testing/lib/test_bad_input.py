@@ -3,50 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from helping import SMALL, full_disk, left_behind
+from helping import add_command, train_command
 
 from IncrementalSegLib.cli import main
 from IncrementalSegLib.models.package import load_model
 from IncrementalSegLib.phantom import phantom_table
 
 pytestmark = pytest.mark.usefixtures("one_thread", "user")
-COARSE = ["--spacing", "12", "12", "12"]
 LABELS = {organ.name: organ.label for organ in phantom_table()}
-
-
-@pytest.fixture
-def cases(dataset: Path) -> Path:
-    """Two patients in a folder that the test may spoil."""
-    return dataset
-
-
-@pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., None]:
-    """Runs a command line and checks that it ends with a code, one sentence with all the words, and no debris."""
-
-    def check(code: int, words: list[str], *arguments: object) -> None:
-        assert main([str(argument) for argument in arguments]) == code
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: ")]
-        assert len(lines) == 1
-        assert not [word for word in words if word not in lines[0]], lines[0]
-        assert left_behind(tmp_path) == []
-
-    return check
-
-
-def _train(cases: Path, out: Path, *more: object) -> list[object]:
-    return ["train", "--cases", cases, "--out", out, *SMALL, *COARSE, "--organ", *(more or ["Liver", "Spleen"])]
-
-
-def _add(model: Path, cases: Path, out: Path, *more: object) -> list[object]:
-    return ["add-organ", "--model", model, "--cases", cases, "--out", out, *SMALL, "--organ", *(more or ["Stomach"])]
 
 
 def _change(path: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -64,13 +34,13 @@ def test_an_annotation_that_is_empty_everywhere(cases, tmp_path, refused):
     for name in "ab":
         _change(cases / f"{name}_seg.nii.gz", lambda v: np.where(v == LABELS["Spleen"], 0, v).astype(np.uint8))
     words = ["'Spleen'", "empty in all cases (a, b)", "segment it in at least one"]
-    refused(2, words, *_train(cases, tmp_path / "job"))
+    refused(2, words, *train_command(cases, tmp_path / "job"))
 
 
 def test_an_organ_annotated_in_no_case(cases, base_job, tmp_path, refused):
     words = ["'Left lung' is annotated in none of the 2 cases", "annotate it or leave it out"]
-    refused(2, words, *_train(cases, tmp_path / "job", "Liver", "Left lung"))
-    refused(2, words, *_add(base_job, cases, tmp_path / "step", "Left lung"))
+    refused(2, words, *train_command(cases, tmp_path / "job", "Liver", "Left lung"))
+    refused(2, words, *add_command(base_job, cases, tmp_path / "step", "Left lung"))
 
 
 def test_a_label_map_on_the_grid_of_another_patient(cases, tmp_path, refused):
@@ -78,13 +48,15 @@ def test_a_label_map_on_the_grid_of_another_patient(cases, tmp_path, refused):
     label.SetOrigin((500.0, 0.0, 0.0))
     sitk.WriteImage(label, str(cases / "b_seg.nii.gz"))
     words = ["b_seg.nii.gz", "b_ct.nii.gz", "another patient", "reference volume"]
-    refused(2, words, *_train(cases, tmp_path / "job"))
+    refused(2, words, *train_command(cases, tmp_path / "job"))
 
 
 def test_one_organ_named_twice(cases, base_job, tmp_path, refused):
     words = ["'Liver' and 'Liver' have the same", "keep only one"]
-    refused(2, words, *_train(cases, tmp_path / "job", "Liver", "liver"))
-    refused(2, ["'Right kidney'", "same"], *_add(base_job, cases, tmp_path / "step", "Right kidney", "kidney_right"))
+    refused(2, words, *train_command(cases, tmp_path / "job", "Liver", "liver"))
+    refused(
+        2, ["'Right kidney'", "same"], *add_command(base_job, cases, tmp_path / "step", "Right kidney", "kidney_right")
+    )
     assert not (tmp_path / "job").exists()
     assert not (tmp_path / "step").exists()
 
@@ -93,12 +65,12 @@ def test_two_label_values_of_one_organ(cases, tmp_path, refused):
     description = json.loads((cases / "dataset.json").read_text())
     description["labels"]["99"] = "liver"
     (cases / "dataset.json").write_text(json.dumps(description))
-    refused(2, ["dataset.json", "'Liver'"], *_train(cases, tmp_path / "job"))
+    refused(2, ["dataset.json", "'Liver'"], *train_command(cases, tmp_path / "job"))
 
 
 def test_an_organ_that_the_model_has_already(cases, base_job, tmp_path, refused):
     words = ["The model knows 'Spleen' already", "choose another organ"]
-    refused(2, words, *_add(base_job, cases, tmp_path / "job", "spleen"))
+    refused(2, words, *add_command(base_job, cases, tmp_path / "job", "spleen"))
     assert not (tmp_path / "job").exists()
 
 
@@ -120,10 +92,10 @@ def test_an_annotation_over_an_old_organ_is_questioned_unless_its_parent_is_name
 ):
     _cyst_in_the_liver(cases)
     words = ["'Cyst' covers", "'Liver'", "--parent 'Liver'", "--allow-overlap"]
-    refused(2, words, *_add(liver_everywhere, cases, tmp_path / "refused", "Cyst"))
+    refused(2, words, *add_command(liver_everywhere, cases, tmp_path / "refused", "Cyst"))
     words = ["The parent of 'Cyst' is not among the model's organs (Liver, Spleen)"]
-    refused(2, words, *_add(liver_everywhere, cases, tmp_path / "lung", "Cyst", "--parent", "Left lung"))
-    accepted = _add(liver_everywhere, cases, tmp_path / "accepted", "Cyst", "--parent", "liver")
+    refused(2, words, *add_command(liver_everywhere, cases, tmp_path / "lung", "Cyst", "--parent", "Left lung"))
+    accepted = add_command(liver_everywhere, cases, tmp_path / "accepted", "Cyst", "--parent", "liver")
     assert main([str(argument) for argument in accepted]) == 0
     organs = load_model(tmp_path / "accepted" / "model").organs
     assert organs.find("Cyst").parent == organs.find("Liver").key
@@ -148,7 +120,7 @@ SCANS = [(_numbers, ["not in Hounsfield units", "rescale slope"]), (_holes, ["Na
 @pytest.mark.parametrize(("change", "words"), SCANS)
 def test_a_ct_whose_values_are_no_hounsfield_units(cases, base_job, tmp_path, refused, change, words):
     _change(cases / "a_ct.nii.gz", change)
-    refused(2, ["a_ct.nii.gz", *words], *_train(cases, tmp_path / "job"))
+    refused(2, ["a_ct.nii.gz", *words], *train_command(cases, tmp_path / "job"))
     out = tmp_path / "organs.nii.gz"
     refused(2, words, "predict", "--model", base_job, "--ct", cases / "a_ct.nii.gz", "--out", out)
     assert not out.exists()
@@ -173,7 +145,7 @@ SHAPES = [(_flat, ["a 2D image"]), (_one_slice, ["a single slice"]), (_series, [
 def test_a_scan_that_is_no_volume(cases, base_job, tmp_path, refused, cut, words):
     ct = cases / "a_ct.nii.gz"
     sitk.WriteImage(cut(sitk.ReadImage(str(ct))), str(ct))
-    refused(2, ["a_ct.nii.gz", *words], *_train(cases, tmp_path / "job"))
+    refused(2, ["a_ct.nii.gz", *words], *train_command(cases, tmp_path / "job"))
     out = tmp_path / "organs.nii.gz"
     refused(2, ["a_ct.nii.gz", *words], "predict", "--model", base_job, "--ct", ct, "--out", out)
     assert not out.exists()
@@ -183,7 +155,7 @@ def test_files_that_are_not_there_or_no_images(cases, base_job, tmp_path, refuse
     predict = ["predict", "--model", base_job, "--out", tmp_path / "o.nii.gz", "--ct"]
     refused(2, ["gone.nii.gz does not exist"], *predict, tmp_path / "gone.nii.gz")
     refused(2, ["dataset.json cannot be read as an image"], *predict, cases / "dataset.json")
-    refused(2, ["is not a folder"], *_train(tmp_path / "gone", tmp_path / "job"))
+    refused(2, ["is not a folder"], *train_command(tmp_path / "gone", tmp_path / "job"))
     assert not (tmp_path / "job").exists()
 
 
@@ -209,121 +181,7 @@ def test_small_and_anisotropic_volumes_work(cases, tmp_path, spacing, size):
     values = sitk.GetArrayFromImage(sitk.ReadImage(str(cases / "a_seg.nii.gz")))
     organ = next(name for name, label in LABELS.items() if (values == label).any())
     job, out = tmp_path / "job", tmp_path / "organs.nii.gz"
-    assert main([str(argument) for argument in _train(cases, job, organ)]) == 0
+    assert main([str(argument) for argument in train_command(cases, job, organ)]) == 0
     ct = cases / "a_ct.nii.gz"
     assert main(["predict", "--model", str(job), "--ct", str(ct), "--out", str(out)]) == 0
     assert list(sitk.ReadImage(str(out)).GetSize()) == size
-
-
-# disk and packages
-
-
-def test_a_disk_that_fills_up_while_the_prediction_is_written(cases, liver_everywhere, tmp_path, refused):
-    out = tmp_path / "organs.nii.gz"
-    out.write_bytes(b"an earlier prediction")
-    with full_disk(100):
-        arguments = ["predict", "--model", liver_everywhere, "--ct", cases / "a_ct.nii.gz", "--out", out]
-        refused(4, ["organs.nii.gz could not be written", "free space"], *arguments)
-    assert out.read_bytes() == b"an earlier prediction"
-
-
-def test_a_disk_that_fills_up_while_the_model_is_written(cases, tmp_path, refused, monkeypatch):
-    from IncrementalSegLib.training import loop
-
-    monkeypatch.setattr(loop._State, "save", lambda state: None)
-    with full_disk(1_000_000):
-        refused(4, ["model", "could not be written", "free space"], *_train(cases, tmp_path / "job"))
-    assert main(["resume", str(tmp_path / "job")]) == 0
-    assert load_model(tmp_path / "job" / "model").organs.names == ["Liver", "Spleen"]
-
-
-def test_a_disk_that_fills_up_while_a_checkpoint_is_written(cases, tmp_path, refused):
-    with full_disk(1_000_000):
-        refused(4, ["training.pt could not be written", "free space"], *_train(cases, tmp_path / "job"))
-
-
-@pytest.fixture
-def package(base_job: Path, tmp_path: Path) -> Path:
-    """A copy of a package that the test may spoil, under another name than `model`."""
-    return Path(shutil.copytree(base_job / "model", tmp_path / "package"))
-
-
-def test_a_damaged_package(package, cases, tmp_path, refused):
-    weights = (package / "models" / "model.pt").read_bytes()
-    (package / "models" / "model.pt").write_bytes(weights[:-1000])
-    out = tmp_path / "o.nii.gz"
-    predict = ["predict", "--model", package, "--ct", cases / "a_ct.nii.gz", "--out", out]
-    refused(3, ["models/model.pt changed since the model was saved", "copy the package again"], *predict)
-    refused(3, ["models/model.pt"], *_add(package, cases, tmp_path / "job"))
-    refused(3, ["models/model.pt"], "models", "accept", package, "abdomen")
-    assert not out.exists()
-    assert not (tmp_path / "job").exists()
-
-
-def test_a_package_whose_weights_do_not_fit_its_description(package, cases, tmp_path, refused):
-    import hashlib
-
-    lines = (package / "labels.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    (package / "labels.csv").write_text("".join(lines[:-1]), encoding="utf-8")
-    sums = json.loads((package / "checksums.json").read_text())
-    sums["labels.csv"] = hashlib.sha256((package / "labels.csv").read_bytes()).hexdigest()
-    (package / "checksums.json").write_text(json.dumps(sums))
-    words = ["model.pt does not fit a UNet with 1 organs", "do not belong together"]
-    refused(3, words, "predict", "--model", package, "--ct", cases / "a_ct.nii.gz", "--out", tmp_path / "o.nii.gz")
-
-
-def test_a_folder_that_is_no_package(cases, tmp_path, refused):
-    refused(3, ["metadata.json is missing"], *_add(cases, cases, tmp_path / "job"))
-
-
-# options
-
-
-OPTIONS = [
-    (["--network", "TransNet"], ["Network 'TransNet' is not known", "SegResNet"]),
-    (["--steps", "0"], ["steps 0"]),
-    (["--batch", "0"], ["batch 0"]),
-    (["--patch", "40"], ["40×40×40", "UNet", "multiples of 16"]),
-    (["--patch", "8"], ["32 voxels or more"]),
-    (["--patch", "48", "--network", "SwinUNETR"], ["SwinUNETR", "multiples of 32"]),
-    (["--learning-rate", "-1"], ["learning rate -1.0", "above 0"]),
-    (["--precision", "float16"], ["float16 is for GPUs"]),
-    (["--spacing", "3", "0", "3"], ["Spacing"]),
-    (["--window", "300", "-100"], ["window"]),
-]
-
-
-@pytest.mark.parametrize(("options", "words"), OPTIONS, ids=lambda value: " ".join(value))
-def test_an_option_that_cannot_be_is_refused_before_a_folder_is_made(cases, tmp_path, refused, options, words):
-    refused(2, words, *_train(cases, tmp_path / "job", "Liver", *options))
-    assert not (tmp_path / "job").exists()
-
-
-def test_a_gpu_that_is_not_there(cases, base_job, tmp_path, refused, monkeypatch):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    words = ["torch sees none", "--device cpu"]
-    refused(2, words, *_train(cases, tmp_path / "job", "Liver", "--device", "cuda"))
-    assert not (tmp_path / "job").exists()
-    predict = ["predict", "--model", base_job, "--ct", cases / "a_ct.nii.gz", "--out", tmp_path / "o.nii.gz"]
-    refused(2, words, *predict, "--device", "cuda")
-
-
-def test_an_unknown_device(cases, base_job, tmp_path, refused):
-    predict = ["predict", "--model", base_job, "--ct", cases / "a_ct.nii.gz", "--out", tmp_path / "o.nii.gz"]
-    refused(2, ["'abacus'", "auto"], *predict, "--device", "abacus")
-
-
-def test_an_unknown_strategy(cases, base_job, tmp_path, refused):
-    words = ["Strategy 'magic' is not known", "distill"]
-    refused(2, words, *_add(base_job, cases, tmp_path / "job", "Stomach", "--strategy", "magic"))
-    assert not (tmp_path / "job").exists()
-
-
-def test_a_folder_that_holds_a_job_already(cases, base_job, tmp_path, refused):
-    out = tmp_path / "job"
-    shutil.copytree(base_job, out, ignore=shutil.ignore_patterns("model"))
-    before = (out / "job.json").read_bytes()
-    refused(2, ["holds a job already", "resume"], *_train(cases, out))
-    assert (out / "job.json").read_bytes() == before
