@@ -62,7 +62,7 @@ def test_one_organ_named_twice(cases, base_job, tmp_path, refused):
 
 
 def test_two_label_values_of_one_organ(cases, tmp_path, refused):
-    description = json.loads((cases / "dataset.json").read_text())
+    description = json.loads((cases / "dataset.json").read_text(encoding="utf-8"))
     description["labels"]["99"] = "liver"
     (cases / "dataset.json").write_text(json.dumps(description))
     refused(2, ["dataset.json", "'Liver'"], *train_command(cases, tmp_path / "job"))

@@ -62,7 +62,7 @@ def test_a_package_whose_weights_do_not_fit_its_description(package, cases, tmp_
 
     lines = (package / "labels.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     (package / "labels.csv").write_text("".join(lines[:-1]), encoding="utf-8")
-    sums = json.loads((package / "checksums.json").read_text())
+    sums = json.loads((package / "checksums.json").read_text(encoding="utf-8"))
     sums["labels.csv"] = hashlib.sha256((package / "labels.csv").read_bytes()).hexdigest()
     (package / "checksums.json").write_text(json.dumps(sums))
     words = ["model.pt does not fit a UNet with 1 organs", "do not belong together"]

@@ -187,7 +187,7 @@ def test_monai_builds_the_same_network_from_the_config(name: str) -> None:
 def save_untrained(folder: Path, spec: NetworkSpec, patch: tuple[int, int, int]) -> dict[str, Any]:
     organs = OrganTable.from_names(["Liver", "Spleen"])
     save_package(Model(build_network(spec, 3), spec, organs, patch=patch), folder)
-    content: dict[str, Any] = json.loads((folder / "configs" / "metadata.json").read_text())
+    content: dict[str, Any] = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
     return content
 
 

@@ -95,7 +95,7 @@ class TestReadingAFolder:
         assert case.annotated == (LIVER.key,)
 
     def test_dataset_json_may_begin_with_a_byte_order_mark(self, dataset: Path) -> None:
-        describe(dataset, "\ufeff" + (dataset / "dataset.json").read_text())
+        describe(dataset, "\ufeff" + (dataset / "dataset.json").read_text(encoding="utf-8"))
         assert len(read_dataset(dataset)) == 2
 
     @pytest.mark.real_ct

@@ -188,12 +188,12 @@ for number in range(100):
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    written = [strictly(line)["number"] for line in path.read_text().splitlines()]
+    written = [strictly(line)["number"] for line in path.read_text(encoding="utf-8").splitlines()]
     assert written == list(range(int(done.stdout.split()[0])))
     assert len(written) > 1
     assert "events.jsonl cannot be written" in done.stdout
     EventFile(path)({"event": "done", "number": -1})
-    assert strictly(path.read_text().splitlines()[-1])["number"] == -1
+    assert strictly(path.read_text(encoding="utf-8").splitlines()[-1])["number"] == -1
 
 
 def test_the_terminal_shows_a_bar_with_steps_time_left_and_losses() -> None:

@@ -177,7 +177,7 @@ def test_resuming_a_finished_job_gives_its_model_and_changes_nothing_but_the_eve
 
 def test_a_finished_job_does_not_need_its_parent_or_cases_any_more(finished, tmp_path):
     copy = Path(shutil.copytree(finished, tmp_path / "copy"))
-    content = json.loads((copy / "job.json").read_text()) | {"model": "gone", "cases": "gone"}
+    content = json.loads((copy / "job.json").read_text(encoding="utf-8")) | {"model": "gone", "cases": "gone"}
     (copy / "job.json").write_text(json.dumps(content))
     assert run_job(copy).hash == load_model(finished / "model").hash
 

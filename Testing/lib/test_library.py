@@ -61,7 +61,7 @@ def test_every_version_is_kept_and_an_older_one_can_be_current_again(models, can
     assert models.current("Abdomen") == second
     assert models.revert("Abdomen", 1) == models.current("Abdomen") == first
     assert models.versions("Abdomen") == [1, 2]
-    written = json.loads((models.home / "models" / "Abdomen" / "current.json").read_text())
+    written = json.loads((models.home / "models" / "Abdomen" / "current.json").read_text(encoding="utf-8"))
     assert written["version"] == 1
     assert [(entry["version"], entry["action"]) for entry in written["history"]] == [
         (1, "accept"),
@@ -184,7 +184,7 @@ def test_a_damaged_current_file_is_named_and_no_history_is_overwritten(models, c
     ):
         with pytest.raises(PackageError, match=r"current\.json is damaged: delete this file"):
             use()
-    assert models.versions("Abdomen") == [1] and damaged.read_text() == "{"
+    assert models.versions("Abdomen") == [1] and damaged.read_text(encoding="utf-8") == "{"
     damaged.unlink()
     with pytest.raises(PackageError, match=r"No current version.*revert \(version 1\)"):
         models.current("Abdomen")
@@ -242,7 +242,10 @@ def test_two_processes_that_accept_at_once_lose_nothing(tmp_path):
     assert models.versions("Abdomen") == everything
     assert [change.version for change in models.history("Abdomen")] == everything
     assert models.current_version("Abdomen") == 2 * times
-    weights = [(home / "models" / "Abdomen" / f"v{n:04d}" / "models" / "model.pt").read_text() for n in everything]
+    weights = [
+        (home / "models" / "Abdomen" / f"v{n:04d}" / "models" / "model.pt").read_text(encoding="utf-8")
+        for n in everything
+    ]
     assert sorted(weights) == ["one"] * times + ["two"] * times
 
 

@@ -85,7 +85,11 @@ def test_refuses_a_target_that_holds_something(tmp_path: Path) -> None:
     for target in ("thesis", "file"):
         with pytest.raises(StorageError, match=f"{target} already holds something"):
             save_package(small_model(), tmp_path / target)
-    assert (tmp_path / "thesis" / "chapter.txt").read_text() == (tmp_path / "file").read_text() == "mine"
+    assert (
+        (tmp_path / "thesis" / "chapter.txt").read_text(encoding="utf-8")
+        == (tmp_path / "file").read_text(encoding="utf-8")
+        == "mine"
+    )
 
 
 @pytest.mark.parametrize("function", ["save_state", "write_json", "write_text"])
@@ -115,7 +119,7 @@ def test_a_disk_that_fills_inside_the_weights_leaves_nothing_behind(
 def test_history_names_no_file_and_no_patient(dataset: Path, tmp_path: Path) -> None:
     for path in dataset.glob("a_*"):
         path.rename(path.with_name(path.name.replace("a_", "Mustermann_", 1)))
-    description = json.loads((dataset / "dataset.json").read_text())
+    description = json.loads((dataset / "dataset.json").read_text(encoding="utf-8"))
     description["cases"][0]["case"] = "Mustermann"
     (dataset / "dataset.json").write_text(json.dumps(description))
     cases = read_dataset(dataset, ["Liver"], ["Mustermann"])

@@ -35,7 +35,7 @@ def reseal(folder: Path) -> None:
 
 def edit_metadata(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path = folder / "configs" / "metadata.json"
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
     path.write_text(json.dumps(content))
     reseal(folder)

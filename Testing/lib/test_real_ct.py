@@ -22,7 +22,7 @@ def step(tmp_path_factory: pytest.TempPathFactory, real_ct_folder: Path) -> Path
     """A base of four organs and a step that adds the pancreas, at 6 mm; the step's job folder."""
     folder = tmp_path_factory.mktemp("real")
     cases, organs = real_ct_folder / "abdomen_3mm", ["Spleen", "Right kidney", "Left kidney", "Liver"]
-    split = json.loads((cases / "split.json").read_text())
+    split = json.loads((cases / "split.json").read_text(encoding="utf-8"))
     IncrementalSegLib.train(
         cases,
         organs,

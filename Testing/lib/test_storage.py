@@ -42,7 +42,7 @@ def test_text_is_written_as_utf8_with_unix_line_ends_into_new_folders(tmp_path: 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
     for text in ("long text of the first version", "second"):
         write_text(tmp_path / "notes", text)
-    assert (tmp_path / "notes").read_text() == "second"
+    assert (tmp_path / "notes").read_text(encoding="utf-8") == "second"
 
 
 def test_json_is_readable_by_people_and_ends_in_a_newline(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     command = [sys.executable, "-c", NO_SPACE, str(path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"{path} could not be written (File too large): free space")
-    assert path.read_text() == "the old report"
+    assert path.read_text(encoding="utf-8") == "the old report"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["report.json", "small.txt"]
 
 
@@ -79,7 +79,7 @@ def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path: Path, failu
 
     with pytest.raises(StorageError, match=r"model\.pt could not be written .*: free space or choose another folder"):
         write_atomically(path, half)
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -103,7 +103,7 @@ def test_a_failing_last_step_leaves_the_old_file_and_no_other(tmp_path: Path, mo
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(StorageError, match="Permission denied"):
         write_text(path, "new")
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -113,12 +113,12 @@ def test_the_writer_sees_the_old_file_until_it_has_finished_and_an_extension_it_
     seen = []
 
     def write(partial: Path) -> None:
-        seen.append((partial.parent, "".join(partial.suffixes), path.read_text()))
+        seen.append((partial.parent, "".join(partial.suffixes), path.read_text(encoding="utf-8")))
         partial.write_text("new")
 
     write_atomically(path, write)
     assert seen == [(tmp_path, ".nii.gz", "old")]
-    assert path.read_text() == "new"
+    assert path.read_text(encoding="utf-8") == "new"
 
 
 def test_refuses_to_write_where_a_folder_or_a_file_is_in_the_way(tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ SLICER = Path(__file__).parent / "slicer_stand_in"
 
 def _listed() -> list[str]:
     lists = re.findall(
-        r"set\(MODULE_PYTHON_(?:SCRIPTS|RESOURCES)\s(.*?)\)", (LIBRARY / "CMakeLists.txt").read_text(), re.DOTALL
+        r"set\(MODULE_PYTHON_(?:SCRIPTS|RESOURCES)\s(.*?)\)",
+        (LIBRARY / "CMakeLists.txt").read_text(encoding="utf-8"),
+        re.DOTALL,
     )
     return " ".join(lists).split()
 
@@ -37,7 +39,9 @@ def _in_tree(folder: Path) -> set[str]:
 
 
 def _setting(name: str) -> str:
-    values = re.findall(rf'^set\({name} "([^"$]+)"\)$', (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)
+    values = re.findall(
+        rf'^set\({name} "([^"$]+)"\)$', (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert len(values) == 1, f"CMakeLists.txt: {name} must stand once, on one literal line, without a variable"
     return values[0]
 
@@ -50,10 +54,10 @@ def test_every_file_of_the_library_is_listed_once_and_every_listed_file_is_there
 
 
 def test_the_version_is_the_same_wherever_it_is_written():
-    citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
-    changes = re.search(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    changes = re.search(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     versions = {
-        "pyproject.toml": tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"],
+        "pyproject.toml": tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"],
         "CITATION.cff": citation and citation[1],
         "CHANGELOG.md": changes and changes[1],
         "IncrementalSegLib.__version__": IncrementalSegLib.__version__,
@@ -84,7 +88,9 @@ def test_the_extension_configures_and_its_library_runs_from_where_it_is_installe
     ):
         done = subprocess.run([cmake, *map(str, command)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    described = dict(line.split("=", 1) for line in (build / "description.txt").read_text().splitlines())
+    described = dict(
+        line.split("=", 1) for line in (build / "description.txt").read_text(encoding="utf-8").splitlines()
+    )
     assert described["EXTENSION_DEPENDS"] == "PyTorch" and described["EXTENSION_CATEGORY"] == "Segmentation"
     assert _in_tree(installed / "modules" / "IncrementalSegLib") == _in_tree(LIBRARY)
     code = (
