@@ -1,6 +1,6 @@
 """Cross-entropy, Dice and distillation that know what "background" hides (MiB, Cermelli et al. 2020, §3.2; method §1).
 
-Sums over voxels are written as products of matrices, so that on a CPU the losses cost less than the network.
+Work over all classes and voxels is kept to few passes: on a CPU it would cost more than the network otherwise.
 """
 
 from __future__ import annotations

@@ -101,11 +101,6 @@ def divisor(network: nn.Module) -> int:
     return 32 if any(type(module).__name__ == "SwinUNETR" for module in network.modules()) else 16
 
 
-def parameters_in_millions(network: nn.Module) -> float:
-    """Number of trainable parameters, in millions."""
-    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
-
-
 def device_named(name: str) -> torch.device:
     """``auto`` is the first GPU when torch sees one, else the CPU; any other name is torch's.
 

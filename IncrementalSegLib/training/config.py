@@ -14,6 +14,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 class Augmentation:
     """Random changes of a patch: angles in degrees per axis (x, y, z), intensities on the [-1, 1] scale.
 
+    ``shading`` is the largest standard deviation of a smooth field that is added, ``blur`` the chance of smoothing;
     ``flip`` is the chance of a left-right mirror, which swaps paired organs; it is 0 because most abdominal organs have
     no mirrored partner.
     """

@@ -102,9 +102,8 @@ def update_model(
             preprocessing=model.preprocessing,
             strategy=strategy.name,
         )
-        return replace(
-            joint, history=(*model.history, replace_record(joint.history[0], len(model.history), model.hash))
-        )
+        record = {**joint.history[0], "step": len(model.history), "parent": model.hash}
+        return replace(joint, history=(*model.history, record))
     old, new = model.classes, list(organs)[len(model.organs) :]
     cases = [case.restricted(organ.key for organ in new) for case in cases]
     require_annotations(cases, new)
@@ -250,8 +249,3 @@ def _record(
         "metrics": {},
         "versions": versions(),
     }
-
-
-def replace_record(record: dict[str, Any], step: int, parent: str) -> dict[str, Any]:
-    """A history record moved to another step."""
-    return {**record, "step": step, "parent": parent}
