@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .events import Reporter
 from .models.bundle import AIR, OVERLAP
+from .models.networks import place
 from .models.package import Model
 from .organs import OrganTable
 from .volumes import model_grid, resample, to_array, to_image
@@ -87,7 +88,7 @@ def _windowed(
         with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
             return network(patches).float()
 
-    network.to(device)
+    place(network, device)
     with torch.inference_mode():
         scores = sliding_window_inference(
             image[None, None], patch, 1, logits, OVERLAP, "gaussian", cval=-1, sw_device=device, device="cpu"

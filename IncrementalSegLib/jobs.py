@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from .cases import Case, read_dataset
 from .errors import IncrementalSegError, InputError
 from .events import EventFile, Reporter, Sink
+from .lock import locked
 from .organs import Organ, OrganTable, organ_named
 from .storage import write_json
 
@@ -141,6 +142,12 @@ def run_job(folder: Path | str, *sinks: Sink, cancelled: Callable[[], bool] = la
     """
     folder = Path(folder)
     job = Job.load(folder)
+    busy = f"Another process works on {folder}: wait for it, or stop it by creating the file {folder / 'cancel'}."
+    with locked(folder / ".lock", busy):
+        return _run(job, folder, *sinks, cancelled=cancelled)
+
+
+def _run(job: Job, folder: Path, *sinks: Sink, cancelled: Callable[[], bool]) -> Model:
     sentinel = folder / "cancel"
     sentinel.unlink(missing_ok=True)
     reporter = Reporter(EventFile(folder / "events.jsonl"), *sinks, cancelled=lambda: sentinel.exists() or cancelled())

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import InputError
 
 if sys.platform == "win32":
     import msvcrt
@@ -16,25 +19,33 @@ else:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, busy: str = "") -> Iterator[None]:
     """Wait until no other process or thread is inside ``locked(path)``; the (empty) file stays behind.
 
+    With a sentence ``busy`` nobody waits.
+
     Raises:
+        InputError: ``busy``, where another holds the lock.
         OSError: the file cannot be made or the file system knows no locks.
     """
     with path.open("a+b") as file:
-        _wait_for(file.fileno())
+        while not _taken(file.fileno()):
+            if busy:
+                raise InputError(busy)
+            time.sleep(0.2)
         yield  # closing the file lets the lock go
 
 
-def _wait_for(descriptor: int) -> None:
-    if sys.platform == "win32":
-        while True:
-            try:
-                os.lseek(descriptor, 0, os.SEEK_SET)
-                return msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-            except OSError as error:  # it gives up after ten seconds; we do not
-                if error.errno != errno.EDEADLK:
-                    raise
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+def _taken(descriptor: int) -> bool:
+    """Whether this call got the lock."""
+    try:
+        if sys.platform == "win32":
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+            return False
+        raise
+    return True

@@ -69,30 +69,28 @@ class UnbiasedSegmentationLoss(nn.Module):
         labels = target.flatten(1).where(counted, 0)
         picked = log_p.gather(1, labels[:, None])[:, 0]  #                                                   B,V
         nll = -torch.where(labels > 0, picked, folded_background(log_p, hidden)) * counted  #                B,V
-        cross_entropy = self._cross_entropy(nll, labels, counted, log_p.shape[1])
-        return cross_entropy + self._dice(log_p, picked, labels, counted, hidden)
+        samples, classes = log_p.shape[:2]
+        where = (labels + classes * torch.arange(samples, device=labels.device)[:, None]).flatten()
+        empty = log_p.new_zeros(samples * classes)
+        errors, overlap, voxels = (
+            empty.index_add(0, where, part.flatten()).view(samples, classes)  #                              B,C
+            for part in (nll, picked.exp() * counted, counted.to(empty.dtype))
+        )
+        mass = torch.bmm(log_p.exp(), counted[..., None].to(log_p.dtype))[..., 0]  #                         B,C
+        return self._cross_entropy(errors.sum(0), voxels.sum(0)) + self._dice(overlap, mass, voxels, hidden)
 
-    def _cross_entropy(self, nll: Tensor, labels: Tensor, counted: Tensor, classes: int) -> Tensor:
-        empty = nll.new_zeros(classes)
-        sums = empty.index_add(0, labels.flatten(), nll.flatten())  #                                           C
-        voxels = empty.index_add(0, labels.flatten(), counted.flatten().to(empty.dtype))
-        over_voxels = sums.sum() / voxels.sum().clamp(min=1)
-        over_classes = (sums / voxels.clamp(min=1)).sum() / (voxels > 0).sum().clamp(min=1)
+    def _cross_entropy(self, errors: Tensor, voxels: Tensor) -> Tensor:
+        over_voxels = errors.sum() / voxels.sum().clamp(min=1)
+        over_classes = (errors / voxels.clamp(min=1)).sum() / (voxels > 0).sum().clamp(min=1)
         return (1 - self.balance) * over_voxels + self.balance * over_classes
 
-    def _dice(self, log_p: Tensor, picked: Tensor, labels: Tensor, counted: Tensor, hidden: Tensor) -> Tensor:
-        samples, classes = log_p.shape[:2]
-        where = labels + classes * torch.arange(samples, device=labels.device)[:, None]  #                   B,V
-        empty = log_p.new_zeros(samples * classes)
-        overlap = empty.index_add(0, where.flatten(), (picked.exp() * counted).flatten())  #                 B·C
-        truth = empty.index_add(0, where.flatten(), counted.flatten().to(empty.dtype)).view(samples, classes)
-        mass = torch.bmm(log_p.exp(), counted[..., None].to(log_p.dtype))[..., 0]  #                          B,C
+    def _dice(self, overlap: Tensor, mass: Tensor, truth: Tensor, hidden: Tensor) -> Tensor:
         known = (truth > 0) | ~hidden
         known[:, 0] = False
-        overlap, total = ((part * known).sum(0) for part in (overlap.view(samples, classes), mass + truth))
+        overlap, total = ((part * known).sum(0) for part in (overlap, mass + truth))
         dice = (2 * overlap + self.smooth) / (total + self.smooth)  #                                           C
         used = known.any(0)
-        return (1 - dice)[used].mean() if used.any() else log_p.sum() * 0
+        return (1 - dice)[used].mean() if used.any() else mass.sum() * 0
 
 
 class UnbiasedDistillation(nn.Module):

@@ -96,6 +96,11 @@ def freeze_statistics(network: nn.Module) -> None:
             module.eval()
 
 
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network, in place, to a device in the memory layout in which it runs fastest there: channels last."""
+    return network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+
 def divisor(network: nn.Module) -> int:
     """Patch edges must be multiples of this: SwinUNETR halves the resolution five times, the others four at most."""
     return 32 if any(type(module).__name__ == "SwinUNETR" for module in network.modules()) else 16

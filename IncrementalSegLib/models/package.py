@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import InputError, PackageError, StorageError
@@ -29,6 +30,7 @@ from ..volumes import Preprocessing
 from .bundle import inference_config, metadata
 from .checkpoint import load_state, save_state
 from .networks import NetworkSpec, build_network
+from .widen import widen
 
 FORMAT = 1
 _REQUIRED = {"configs/metadata.json", "configs/inference.json", "models/model.pt", "labels.csv", "history.json"}
@@ -55,6 +57,15 @@ class Model:
     def classes(self) -> int:
         """Number of output channels, background included."""
         return len(self.organs) + 1
+
+    def widened(self, classes: int) -> nn.Module:
+        """A copy of the network on the CPU with ``classes`` outputs that computes the same (see `widen`).
+
+        Raises:
+            PackageError: the network's output layer has no bias.
+        """
+        state = {key: tensor.cpu() for key, tensor in self.network.state_dict().items()}
+        return widen(lambda n: build_network(self.spec, n), state, self.classes, classes)
 
 
 def save_package(model: Model, folder: Path | str) -> Model:
@@ -96,7 +107,9 @@ def _write(model: Model, folder: Path) -> None:
         folder / "configs" / "inference.json",
         inference_config(model.spec, model.organs, model.preprocessing, model.patch),
     )
-    save_state(folder / "models" / "model.pt", model.network.cpu().state_dict())
+    weights = model.network.state_dict().items()
+    contiguous = {key: tensor.cpu().clone(memory_format=torch.contiguous_format) for key, tensor in weights}
+    save_state(folder / "models" / "model.pt", contiguous)
     write_text(folder / "labels.csv", model.organs.to_csv())
     write_json(folder / "history.json", list(model.history))
     (folder / "memory").mkdir()

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cases import Case
 from ..evaluation import dice
@@ -16,25 +16,21 @@ from ..events import Reporter
 from ..inference import predict_label_map
 from ..models.networks import build_network
 from ..models.package import Model
-from ..models.widen import widen
 from ..volumes import to_array
 
 
-def fuse(old: nn.Module, new: nn.Module, share: float) -> dict[str, Tensor]:
-    """State dict ``(1 - share) · old + share · new``; what only the new network has stays as trained (method §1).
+def fuse(parent: Model, updated: Model, share: float) -> dict[str, Tensor]:
+    """State dict ``(1 - share) · parent + share · updated``; what the parent lacks stays as trained (method §1).
 
-    Args:
-        old: the parent's network with its own number of classes.
-        new: the trained, wider network.
-        share: weight of the new network, 0 to 1.
+    The parent counts as it was widened at the start of the step, with the background's bias split.
     """
-    before, fused = old.state_dict(), {}
-    for key, tensor in new.state_dict().items():
-        mixed = tensor.clone()
+    narrow, start = parent.network.state_dict(), parent.widened(updated.classes).state_dict()
+    fused = {}
+    for key, tensor in updated.network.state_dict().items():
+        fused[key] = tensor.to("cpu", copy=True)
         if tensor.is_floating_point():
-            overlap = tuple(slice(0, n) for n in before[key].shape)
-            mixed[overlap] = (1 - share) * before[key] + share * tensor[overlap]
-        fused[key] = mixed
+            known = tuple(slice(0, n) for n in narrow[key].shape)
+            fused[key][known] = (1 - share) * start[key][known] + share * fused[key][known]
     return fused
 
 
@@ -49,9 +45,7 @@ def fuse_if_better(
     """The fused model if new-organ DSC and old-organ agreement on held-out cases rise in the mean, else ``updated``."""
     share = fusion_share(parent.classes, updated.classes)
     network = build_network(updated.spec, updated.classes)
-    widened = widen(lambda n: build_network(parent.spec, n), _on_cpu(parent), parent.classes, updated.classes)
-    state = fuse(_old_part(widened, parent), updated.network, share)
-    network.load_state_dict(state)
+    network.load_state_dict(fuse(parent, updated, share))
     fused = replace(updated, network=network.eval())
     before, after = (_merit(parent, model, heldout, device, reporter) for model in (updated, fused))
     kept = after > before
@@ -60,19 +54,6 @@ def fuse_if_better(
     )
     record = {**updated.history[-1], "fusion": share if kept else None}
     return replace(fused if kept else updated, history=(*updated.history[:-1], record))
-
-
-def _on_cpu(model: Model) -> dict[str, Tensor]:
-    return {key: value.cpu() for key, value in model.network.state_dict().items()}
-
-
-def _old_part(widened: nn.Module, parent: Model) -> nn.Module:
-    """The widened old model cut back to the parent's shapes: its background bias is the one that was split."""
-    network = build_network(parent.spec, parent.classes)
-    shapes = network.state_dict()
-    wide = widened.state_dict()
-    network.load_state_dict({key: wide[key][tuple(slice(0, n) for n in shapes[key].shape)] for key in shapes})
-    return network
 
 
 def _merit(parent: Model, candidate: Model, heldout: Sequence[Case], device: torch.device, reporter: Reporter) -> float:

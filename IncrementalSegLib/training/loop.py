@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import Cancelled, IncrementalSegError
 from ..events import Reporter
 from ..models.checkpoint import load_state, save_state
-from ..models.networks import divisor, freeze_statistics
+from ..models.networks import divisor, freeze_statistics, place
 from .config import TrainingConfig
 from .patches import Batch, PatchSampler
 
@@ -42,7 +42,7 @@ def fit(
     Raises:
         Cancelled: after a checkpoint was written.
     """
-    network.to(device).train()
+    place(network, device).train()
     if frozen_statistics:
         freeze_statistics(network)
     optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +15,8 @@ from torch import nn
 from ..cases import Case, require_annotations
 from ..errors import InputError
 from ..events import Reporter
-from ..models.networks import NetworkSpec, build_network, device_named, divisor
+from ..models.networks import NetworkSpec, build_network, device_named, divisor, place
 from ..models.package import Model
-from ..models.widen import widen
 from ..organs import Organ, OrganTable
 from ..report import versions
 from ..volumes import Preprocessing
@@ -116,9 +116,11 @@ def update_model(
         if strategy.old_organ_patches:
             cached = [seen.with_old_organs(case) for case in cached]
     torch.manual_seed(config.seed)
-    network = _student(model, organs, strategy)
+    network = model.widened(len(organs) + 1)
+    if not strategy.from_background:
+        _restart_new_rows(network, model)
     objective = IncrementalObjective(
-        model.network.to(device), strategy, old, len(organs) + 1, seen.thresholds if seen else None
+        place(model.network, device), strategy, old, len(organs) + 1, seen.thresholds if seen else None
     )
     sampler = _sampler(cached, organs, model.preprocessing, config)
     _fit(network, objective, sampler, config, workspace, "update", strategy.frozen_statistics)
@@ -167,17 +169,15 @@ def extend_organs(old: OrganTable, new: Sequence[Organ]) -> OrganTable:
     return old.extended(replace(organ, label=0) for organ in new)
 
 
-def _student(model: Model, organs: OrganTable, strategy: Strategy) -> nn.Module:
-    state = {key: value.cpu() for key, value in model.network.state_dict().items()}
-    network = widen(lambda n: build_network(model.spec, n), state, model.classes, len(organs) + 1)
-    if not strategy.from_background:
-        head = network.get_submodule("head")
-        fresh = build_network(model.spec, len(organs) + 1).get_submodule("head")
-        with torch.no_grad():
-            head.weight[model.classes :] = fresh.weight[model.classes :]  # type: ignore[operator, index]
-            head.bias[model.classes :] = 0.0  # type: ignore[operator]
-            head.bias[0] = model.network.get_submodule("head").bias[0]  # type: ignore[index, operator]
-    return network
+def _restart_new_rows(network: nn.Module, parent: Model) -> None:
+    """Random weights for the new organs, and the background's bias as it was before it was split among them."""
+    head, old = network.get_submodule("head"), parent.classes
+    assert isinstance(head, nn.Conv3d) and head.bias is not None
+    fresh = nn.Conv3d(head.in_channels, head.out_channels, kernel_size=1)
+    with torch.no_grad():
+        head.weight[old:] = fresh.weight[old:]
+        head.bias[old:] = 0.0
+        head.bias[0] += math.log(head.out_channels - old + 1)
 
 
 def _prepare(

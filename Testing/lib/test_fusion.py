@@ -66,8 +66,9 @@ def test_the_share_is_the_root_of_new_among_all_classes() -> None:
 
 
 def test_fused_weights_are_the_average_where_both_have_them() -> None:
-    old, new = network_of(OLD, 1), network_of(CLASSES, 2)
-    before, after, fused = old.state_dict(), new.state_dict(), fuse(old, new, 0.3)
+    parent, updated = pair()
+    before, after, fused = parent.network.state_dict(), updated.network.state_dict(), fuse(parent, updated, 0.3)
+    before["head.bias"] = parent.widened(CLASSES).state_dict()["head.bias"][:OLD]
     assert fused.keys() == after.keys()
     for key, tensor in fused.items():
         if not tensor.is_floating_point():
@@ -77,17 +78,18 @@ def test_fused_weights_are_the_average_where_both_have_them() -> None:
         assert torch.allclose(tensor[overlap], 0.7 * before[key] + 0.3 * after[key][overlap])
     for name in ("head.weight", "head.bias"):
         assert torch.equal(fused[name][OLD:], after[name][OLD:])
-    assert all(torch.equal(tensor, new.state_dict()[key]) for key, tensor in after.items())
+    assert all(torch.equal(tensor, network_of(CLASSES, 2).state_dict()[key]) for key, tensor in after.items())
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_the_ends_of_the_average_are_the_networks(share: float) -> None:
-    old, new = network_of(OLD, 1), network_of(CLASSES, 2)
-    fused, wanted = fuse(old, new, share), (old if share == 0 else new).state_dict()
-    for key, tensor in fused.items():
-        overlap = tuple(slice(0, n) for n in wanted[key].shape)
+    parent, updated = pair()
+    wanted = (parent.widened(CLASSES) if share == 0 else updated.network).state_dict()
+    narrow = parent.network.state_dict()
+    for key, tensor in fuse(parent, updated, share).items():
+        overlap = tuple(slice(0, n) for n in narrow[key].shape)
         if tensor.is_floating_point():
-            assert torch.equal(tensor[overlap], wanted[key])
+            assert torch.equal(tensor[overlap], wanted[key][overlap])
 
 
 def judged(monkeypatch: pytest.MonkeyPatch, without: float, fused: float) -> tuple[Model, Model, Model, list[str]]:
@@ -128,11 +130,10 @@ def test_an_average_that_is_not_better_is_dropped_and_said(monkeypatch: pytest.M
 
 
 def test_an_untrained_update_fused_is_the_old_model() -> None:
-    old = network_of(OLD, 1)
-    start = widen(lambda n: build_network(SPEC, n), old.state_dict(), OLD, CLASSES)
-    parent = model_of(old, OrganTable(list(ORGANS)[: OLD - 1]))
+    parent, updated = pair()
+    old, start = parent.network, parent.widened(CLASSES)
     fused = build_network(SPEC, CLASSES)
-    fused.load_state_dict(fuse(fusion._old_part(start, parent), start, 0.4))
+    fused.load_state_dict(fuse(parent, replace(updated, network=start), 0.4))
     image = torch.randn(1, 1, 16, 16, 16)
     with torch.inference_mode():
         folded = folded_probabilities(fused.eval()(image), OLD)

@@ -13,6 +13,7 @@ from helping import TRAINING, events, files, step_job, train_job
 import IncrementalSegLib
 from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.jobs import Job, run_job, seconds_worked, split_cases
+from IncrementalSegLib.lock import locked
 from IncrementalSegLib.models.package import load_model
 from IncrementalSegLib.organs import Code, Organ, OrganTable, organ_named
 from IncrementalSegLib.training.config import TrainingConfig
@@ -232,3 +233,11 @@ def test_codes_and_colours_of_an_organ_come_from_the_dataset() -> None:
     known, looked_up = job.new_organs(table)
     assert (known.type, known.color, known.parent) == (code, (1, 2, 3), "10200004")
     assert looked_up.key == organ_named("Pancreas").key
+
+
+def test_a_second_process_is_refused_while_one_works_on_the_job(patients, base_job, tmp_path):
+    step_job(patients, base_job).save(tmp_path)
+    before = files(tmp_path)
+    with locked(tmp_path / ".lock"), pytest.raises(InputError, match=r"Another process works on .*: wait for it, or"):
+        run_job(tmp_path)
+    assert files(tmp_path) == {**before, ".lock": b""}
