@@ -16,7 +16,7 @@ _RELU = ["relu", {"inplace": True}]
 PRESETS: dict[str, dict[str, Any]] = {
     "UNet": {
         "spatial_dims": 3,
-        "channels": [16, 32, 64, 128],
+        "channels": [32, 64, 128, 256],
         "strides": [2, 2, 2],
         "num_res_units": 0,
         "norm": "batch",

@@ -19,7 +19,8 @@ from ..models.networks import divisor, freeze_statistics, place
 from .config import TrainingConfig
 from .patches import Batch, PatchSampler
 
-Objective = Callable[[nn.Module, Batch], dict[str, Tensor]]
+# network, batch and the share of the run that is done, to weighted parts of the loss
+Objective = Callable[[nn.Module, Batch, float], dict[str, Tensor]]
 
 
 def fit(
@@ -89,7 +90,7 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(config, step)
     with precision.autocast():
-        parts = objective(network, batch)
+        parts = objective(network, batch, step / config.steps)
     total = torch.stack(list(parts.values())).sum()
     if not torch.isfinite(total):
         raise IncrementalSegError(

@@ -19,15 +19,24 @@ from .strategies import Strategy
 _POOLED_STAGES, _POOLED_LOGITS = 0.01, 0.0005  # PLOP's weights (Douillard et al. 2021, §4.1)
 
 
+def class_balance(done: float) -> float:
+    """Share of the cross-entropy averaged over classes: one half at first, none from the middle of a run on.
+
+    It gets small organs off the ground, and to the end it would make every organ too large (our formulation).
+    """
+    return max(0.0, 0.5 - done)
+
+
 class SupervisedObjective:
     """Dice + CE; what was not annotated in a sample may hide in its background."""
 
     def __init__(self) -> None:
         self.segmentation = UnbiasedSegmentationLoss()
 
-    def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Loss parts of a batch."""
-        return {"seg": self.segmentation(network(batch.image).float(), batch.target, ~batch.annotated)}
+    def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
+        """Loss parts of a batch when the share ``done`` of the run is behind."""
+        logits = network(batch.image).float()
+        return {"seg": self.segmentation(logits, batch.target, ~batch.annotated, class_balance(done))}
 
 
 @dataclass(frozen=True)
@@ -59,18 +68,18 @@ class IncrementalObjective:
         self.lwf = Distillation()
         self.pooled = PooledStripDistillation()
 
-    def __call__(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Loss parts of a batch, already weighted."""
-        s = self.strategy
+    def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
+        """Loss parts of a batch, already weighted, when the share ``done`` of the run is behind."""
+        s, balance = self.strategy, class_balance(done)
         with stages(network, record=bool(s.pooled)) as ours:
             _, logits = features_and_logits(network, batch.image)
         logits = logits.float()
         if not s.needs_teacher:
-            return {"seg": self.segmentation(logits, batch.target, self._hidden(batch))}
+            return {"seg": self.segmentation(logits, batch.target, self._hidden(batch), balance)}
         with torch.no_grad(), stages(self.teacher, record=bool(s.pooled)) as theirs:
             q = self.teacher(batch.plain if s.clean_teacher else batch.image).float()
         target = self._with_pseudo_labels(batch.target, q)
-        parts = {"seg": self.segmentation(logits, target, self._hidden(batch))}
+        parts = {"seg": self.segmentation(logits, target, self._hidden(batch), balance)}
         if s.distillation:
             weight = s.distillation / self.old  # MiB averages over the old classes too
             parts["kd"] = weight * self.distillation(logits, q, batch.target)

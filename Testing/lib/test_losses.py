@@ -60,7 +60,7 @@ def test_folding_stays_finite_where_probabilities_vanish() -> None:
 
 def test_segmentation_loss_by_hand() -> None:
     logits = logits_of([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]])
-    loss = UnbiasedSegmentationLoss(balance=0.0, smooth=1.0)(logits, labels_of(0, 1), hidden_of(classes=3))
+    loss = UnbiasedSegmentationLoss(smooth=1.0)(logits, labels_of(0, 1), hidden_of(classes=3))
     cross_entropy = -(math.log(0.5) + math.log(0.7)) / 2
     dice_1 = (2 * 0.7 + 1) / (0.3 + 0.7 + 1 + 1)
     dice_2 = (0 + 1) / (0.2 + 0.2 + 0 + 1)
@@ -69,7 +69,7 @@ def test_segmentation_loss_by_hand() -> None:
 
 def test_segmentation_loss_with_a_hidden_organ_by_hand() -> None:
     logits = logits_of([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]])
-    loss = UnbiasedSegmentationLoss(balance=0.0, smooth=1.0)(logits, labels_of(0, 2), hidden_of(1, classes=3))
+    loss = UnbiasedSegmentationLoss(smooth=1.0)(logits, labels_of(0, 2), hidden_of(1, classes=3))
     cross_entropy = -(math.log(0.5 + 0.3) + math.log(0.2)) / 2
     dice_2 = (2 * 0.2 + 1) / (0.2 + 0.2 + 1 + 1)
     assert loss.item() == pytest.approx(cross_entropy + 1 - dice_2, abs=1e-6)
@@ -77,7 +77,7 @@ def test_segmentation_loss_with_a_hidden_organ_by_hand() -> None:
 
 def test_a_hidden_organ_with_a_pseudo_label_counts_in_dice() -> None:
     logits = logits_of([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]])
-    loss = UnbiasedSegmentationLoss(balance=0.0, smooth=1.0)(logits, labels_of(0, 1), hidden_of(1, classes=3))
+    loss = UnbiasedSegmentationLoss(smooth=1.0)(logits, labels_of(0, 1), hidden_of(1, classes=3))
     cross_entropy = -(math.log(0.5 + 0.3) + math.log(0.7)) / 2
     dice_1, dice_2 = (2 * 0.7 + 1) / (0.3 + 0.7 + 1 + 1), 1 / (0.2 + 0.2 + 1)
     assert loss.item() == pytest.approx(cross_entropy + 1 - (dice_1 + dice_2) / 2, abs=1e-6)
@@ -86,17 +86,17 @@ def test_a_hidden_organ_with_a_pseudo_label_counts_in_dice() -> None:
 def test_the_balanced_share_averages_over_classes_present() -> None:
     logits, labels = random_logits(CLASSES), random_labels(CLASSES).clamp(max=CLASSES - 2)
     hidden = hidden_of(classes=CLASSES, batch=2)
-    plain, balanced = (UnbiasedSegmentationLoss(balance=share)(logits, labels, hidden).item() for share in (0.0, 1.0))
+    plain, balanced = (UnbiasedSegmentationLoss()(logits, labels, hidden, share).item() for share in (0.0, 1.0))
     nll = nn.functional.cross_entropy(logits, labels, reduction="none")
     per_class = [nll[labels == c].mean().item() for c in range(CLASSES - 1)]
     assert balanced - plain == pytest.approx(sum(per_class) / len(per_class) - nll.mean().item(), abs=1e-5)
-    half = UnbiasedSegmentationLoss(balance=0.5)(logits, labels, hidden).item()
+    half = UnbiasedSegmentationLoss()(logits, labels, hidden, 0.5).item()
     assert half == pytest.approx((plain + balanced) / 2, abs=1e-5)
 
 
 def test_with_nothing_hidden_it_is_plain_cross_entropy_and_dice() -> None:
     logits, labels = random_logits(CLASSES), random_labels(CLASSES)
-    ours = UnbiasedSegmentationLoss(balance=0.0, smooth=1.0)(logits, labels, hidden_of(classes=CLASSES, batch=2))
+    ours = UnbiasedSegmentationLoss(smooth=1.0)(logits, labels, hidden_of(classes=CLASSES, batch=2))
     dice = DiceLoss(softmax=True, to_onehot_y=True, include_background=False, batch=True, smooth_nr=1.0, smooth_dr=1.0)(
         logits, labels[:, None]
     )

@@ -17,6 +17,7 @@ from IncrementalSegLib.training.objectives import (
     IncrementalObjective,
     SupervisedObjective,
     Thresholds,
+    class_balance,
     confident_pseudo_labels,
     entropy_pseudo_labels,
     normalised_entropy,
@@ -200,6 +201,15 @@ def test_the_supervised_loss_hides_what_was_not_annotated() -> None:
     batch = batch_of()
     known = replace(batch, annotated=torch.ones_like(batch.annotated))
     assert SupervisedObjective()(network, batch)["seg"] < SupervisedObjective()(network, known)["seg"]
+
+
+def test_the_class_balance_fades_until_the_middle_of_the_run() -> None:
+    assert [class_balance(done) for done in (0.0, 0.2, 0.5, 1.0)] == pytest.approx([0.5, 0.3, 0.0, 0.0])
+    old = teacher()
+    student, batch = student_of(old), batch_of()
+    for objective in (SupervisedObjective(), objective_of(STRATEGIES["fine-tune"], old)):
+        losses = [objective(student, batch, done)["seg"].item() for done in (0.0, 0.5, 1.0)]
+        assert losses[0] != losses[1] == losses[2]
 
 
 # Pseudo-labels

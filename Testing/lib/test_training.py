@@ -44,7 +44,7 @@ class Noise:
         return Batch(image, image, (image[:, 0] > 0).long(), torch.ones(size, 2, dtype=torch.bool))
 
 
-def _cross_entropy(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+def _cross_entropy(network: nn.Module, batch: Batch, done: float) -> dict[str, Tensor]:
     return {"seg": nn.functional.cross_entropy(network(batch.image).float(), batch.target)}
 
 
@@ -137,10 +137,10 @@ def test_an_update_leaves_the_parent_in_memory_as_it_was(parent, cases, tmp_path
 
 
 def test_out_of_memory_makes_the_patch_smaller_says_so_and_trains_on(tmp_path):
-    def greedy(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def greedy(network: nn.Module, batch: Batch, done: float) -> dict[str, Tensor]:
         if batch.image.shape[-1] > 32:
             raise torch.OutOfMemoryError("no memory")
-        return _cross_entropy(network, batch)
+        return _cross_entropy(network, batch, done)
 
     config = replace(CONFIG, steps=2, patch=(64, 64, 64))
     _, events, sampler = _fitted(tmp_path, config, greedy)
@@ -152,7 +152,7 @@ def test_out_of_memory_makes_the_patch_smaller_says_so_and_trains_on(tmp_path):
 
 
 def test_out_of_memory_at_the_smallest_patch_is_a_sentence(tmp_path):
-    def hungry(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def hungry(network: nn.Module, batch: Batch, done: float) -> dict[str, Tensor]:
         raise torch.OutOfMemoryError("no memory")
 
     with pytest.raises(IncrementalSegError, match="too little memory even for the smallest patch"):
@@ -166,7 +166,7 @@ def test_a_smaller_patch_still_fits_the_network_and_never_grows():
 
 
 def test_a_loss_that_is_not_a_number_is_a_sentence_and_leaves_no_checkpoint(tmp_path):
-    def broken(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def broken(network: nn.Module, batch: Batch, done: float) -> dict[str, Tensor]:
         return {"seg": network(batch.image).mean() * math.nan}
 
     with pytest.raises(IncrementalSegError, match=r"not a number at step 1: lower the learning rate"):
@@ -174,9 +174,20 @@ def test_a_loss_that_is_not_a_number_is_a_sentence_and_leaves_no_checkpoint(tmp_
     assert not (tmp_path / "training.pt").exists()
 
 
+def test_the_objective_hears_how_much_of_the_run_is_done(tmp_path):
+    heard: list[float] = []
+
+    def listening(network: nn.Module, batch: Batch, done: float) -> dict[str, Tensor]:
+        heard.append(done)
+        return _cross_entropy(network, batch, done)
+
+    _fitted(tmp_path, replace(CONFIG, steps=4), listening)
+    assert heard == [0.0, 0.25, 0.5, 0.75]
+
+
 def test_gradients_are_clipped_to_the_norm_that_was_asked_for(tmp_path):
-    def steep(network: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        return {"seg": 1e4 * _cross_entropy(network, batch)["seg"]}
+    def steep(network: nn.Module, batch: Batch, done: float) -> dict[str, Tensor]:
+        return {"seg": 1e4 * _cross_entropy(network, batch, done)["seg"]}
 
     def norm(config: TrainingConfig, folder: Path) -> float:
         network, _, _ = _fitted(folder, config, steep)
