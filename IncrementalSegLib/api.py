@@ -193,6 +193,44 @@ def evaluate(
     return report
 
 
+def synthesize(
+    model: Model | PathLike,
+    out: PathLike,
+    *,
+    count: int = 8,
+    recipe: str = "fast",
+    cases: PathLike | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> dict[str, Any]:
+    """Synthetic CT volumes of a model with their label maps, a contact sheet and ``quality.json``, all in ``out``.
+
+    Args:
+        model: the model to invert.
+        out: a new or empty folder.
+        count: number of volumes.
+        recipe: one of `inversion.recipes`.
+        cases: dataset folder of current scans: needed by ``grounded``, and used for models that remember no anatomy.
+        size: edge of a volume in voxels, at least the model's patch (default: 8 voxels more than that).
+        seed: the same seed gives the same volumes.
+        device: ``auto``, ``cpu``, ``cuda`` …
+        reporter: receiver of progress, asked for cancellation.
+
+    Returns:
+        The content of ``quality.json``.
+
+    Raises:
+        IncrementalSegError: with one sentence that says what to do.
+    """
+    from .inversion.session import synthesize_to
+
+    found = read_dataset(cases) if cases is not None else []
+    options = {"count": count, "recipe": recipe, "size": size, "seed": seed}
+    return synthesize_to(Path(out), _loaded(model), found, options, device_named(device), reporter or Reporter())
+
+
 def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 

@@ -148,6 +148,18 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(markdown(report))
 
 
+def _synthesize(options: argparse.Namespace) -> None:
+    from .api import synthesize
+    from .inversion.quality import described
+
+    reporter = _reporter(options)
+    asked = {name: getattr(options, name) for name in ("count", "recipe", "cases", "size", "seed", "device")}
+    quality = synthesize(_model_folder(options.model), options.out, reporter=reporter, **asked)
+    reporter.emit("finished", quality=str(options.out / "quality.json"))
+    if not options.json:
+        print(described(quality))
+
+
 def _models(options: argparse.Namespace) -> None:
     from .library import ModelLibrary
 
@@ -277,6 +289,7 @@ _VERBS = {
     "add-organ": _add_organ,
     "predict": _predict,
     "evaluate": _evaluate,
+    "synthesize": _synthesize,
     "run": _run,
     "resume": _run,
     "models": _models,

@@ -36,6 +36,7 @@ def build_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     _add_organ(add("add-organ", "Learn one more organ from scans on which only that organ is annotated.", _CASES))
     _predict(add("predict", "Segment a CT with all organs of a model."))
     _evaluate(add("evaluate", "DSC, HD95 and NSD per organ on annotated cases, new model against old.", _CASES))
+    _synthesize(add("synthesize", "Synthetic CT with label maps that a model dreams up (MOSInversion)."))
     stops = "Stops at a signal, at the end of a stdin pipe, or when JOB/cancel appears."
     _job(add("run", "Do the work of a new job folder.", stops), resuming=False)
     _job(add("resume", "Go on with a job that was stopped.", stops), resuming=True)
@@ -93,6 +94,19 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", type=Path, help="JSON file of case lists")
     parser.add_argument("--part", help="case list of the split to use, for example evaluation")
     _out(parser, "folder for report and pictures")
+    _machine(parser)
+
+
+def _synthesize(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="package or job folder, or library name")
+    parser.add_argument("--count", type=_count, default=8, help="number of volumes (%(default)s)")
+    parser.add_argument("--recipe", default="fast", help="fast (default), grounded or reference (the published one)")
+    parser.add_argument("--cases", type=Path, help="current scans, which 'grounded' starts from")
+    parser.add_argument(
+        "--size", type=_count, help="edge of a volume in voxels (default: the model's patch and 8 more)"
+    )
+    parser.add_argument("--seed", type=_count, default=0, help="the same seed gives the same volumes (%(default)s)")
+    _out(parser, "new folder for volumes, label maps, contact sheet and quality.json")
     _machine(parser)
 
 

@@ -36,7 +36,7 @@ from ..storage import write_json, write_text
 from ..training.config import TrainingConfig
 from ..training.run import Workspace, train_base, update_model
 from ..training.strategies import STRATEGIES, strategy_named
-from ..volumes import to_array
+from ..volumes import Preprocessing, to_array
 
 PROTOCOLS = {
     "btcv-4-4": [
@@ -58,6 +58,7 @@ class Benchmark:
     base: TrainingConfig
     step: TrainingConfig
     spec: NetworkSpec
+    preprocessing: Preprocessing = Preprocessing()
 
     @property
     def sequence(self) -> list[list[str]]:
@@ -107,7 +108,9 @@ def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> lis
 def _train_base(benchmark: Benchmark, workspace: Workspace) -> Model:
     organs = OrganTable.from_names(benchmark.sequence[0])
     cases = benchmark.read("step0", benchmark.sequence[0])
-    return train_base(cases, organs, benchmark.base, workspace, spec=benchmark.spec)
+    return train_base(
+        cases, organs, benchmark.base, workspace, spec=benchmark.spec, preprocessing=benchmark.preprocessing
+    )
 
 
 def _train_joint(benchmark: Benchmark, workspace: Workspace) -> Model:
@@ -115,7 +118,8 @@ def _train_joint(benchmark: Benchmark, workspace: Workspace) -> Model:
     cases = benchmark.read("step0", names) + benchmark.read("step1", names)
     steps = benchmark.base.steps + benchmark.step.steps * (len(benchmark.sequence) - 1)
     config = replace(benchmark.base, steps=steps)
-    return train_base(cases, OrganTable.from_names(names), config, workspace, spec=benchmark.spec, strategy="joint")
+    options: dict[str, Any] = {"spec": benchmark.spec, "preprocessing": benchmark.preprocessing, "strategy": "joint"}
+    return train_base(cases, OrganTable.from_names(names), config, workspace, **options)
 
 
 def _finished(benchmark: Benchmark, strategy: str, step: int, reporter: Reporter, train: Any) -> Model:
@@ -179,6 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base-learning-rate", type=float, default=3e-3)
     parser.add_argument("--learning-rate", type=float, default=3e-4, help="of every incremental step")
     parser.add_argument("--network", default="UNet")
+    parser.add_argument("--spacing", type=float, default=3.0, help="voxel edge the models work at, mm (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
@@ -204,7 +209,8 @@ def _run(options: argparse.Namespace) -> list[dict[str, Any]]:
     step = replace(base, steps=options.steps, learning_rate=options.learning_rate)
     split = options.split or options.cases / "split.json"
     spec = NetworkSpec.preset(options.network)
-    benchmark = Benchmark(options.protocol, options.cases, split, options.out, base, step, spec)
+    preprocessing = Preprocessing((options.spacing,) * 3)
+    benchmark = Benchmark(options.protocol, options.cases, split, options.out, base, step, spec, preprocessing)
     _keep_to_one_benchmark(benchmark)
     reporter = Reporter(for_people(), cancelled=cancel_on_signals())
     rows = [row for name in options.strategies for row in run_strategy(benchmark, name, reporter)]
@@ -218,7 +224,8 @@ def _keep_to_one_benchmark(benchmark: Benchmark) -> None:
     """Refuse to mix runs of other settings into the results of this folder."""
     path = benchmark.out / benchmark.protocol / f"seed{benchmark.step.seed}" / "settings.json"
     runs = {"base": asdict(benchmark.base), "step": asdict(benchmark.step), "network": asdict(benchmark.spec)}
-    settings = json.loads(json.dumps({**runs, "cases": str(benchmark.cases.resolve())}))
+    data = {"preprocessing": asdict(benchmark.preprocessing), "cases": str(benchmark.cases.resolve())}
+    settings = json.loads(json.dumps({**runs, **data}))
     for run in ("base", "step"):
         del settings[run]["device"]
     if not path.exists():

@@ -1,9 +1,10 @@
-"""Figures: DSC bars and contours on three planes.
+"""Figures: DSC bars, contours on three planes, contact sheets of synthetic volumes.
 
 Built on `matplotlib.figure.Figure` alone (no pyplot, no display, no global state), 1200 pixels wide.
 """
 
 from .bars import plot_organ_bars, plot_strategies
+from .contact_sheet import Sheet, plot_contact_sheet
 from .planes import plot_planes
 
-__all__ = ["plot_organ_bars", "plot_planes", "plot_strategies"]
+__all__ = ["Sheet", "plot_contact_sheet", "plot_organ_bars", "plot_planes", "plot_strategies"]

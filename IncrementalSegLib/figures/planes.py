@@ -23,7 +23,7 @@ CONTOURS = (
 Box = tuple[slice, ...]
 
 
-class _View(NamedTuple):
+class View(NamedTuple):
     """A plane: name, array axes across and along the picture, whether the second runs downwards, letters at edges."""
 
     name: str
@@ -32,10 +32,10 @@ class _View(NamedTuple):
     letters: str
 
 
-_VIEWS = (
-    _View("Axial", (0, 1), True, "RLAP"),
-    _View("Coronal", (0, 2), False, "RLSI"),
-    _View("Sagittal", (1, 2), False, "APSI"),
+VIEWS = (
+    View("Axial", (0, 1), True, "RLAP"),
+    View("Coronal", (0, 2), False, "RLSI"),
+    View("Sagittal", (1, 2), False, "APSI"),
 )
 
 
@@ -73,27 +73,30 @@ def plot_planes(
             f"Every label map of the picture needs the CT's {ct.shape} voxels: resample it onto the CT's grid."
         )
     focus = table.find(reference) if reference else None
-    centre, box = _centre_and_box(list(label_maps.values()), [focus] if focus else list(table), spacing)
-    cuts = [tuple(box[axis] if axis in view.axes else centre[axis] for axis in range(3)) for view in _VIEWS]
+    centre, box = centre_and_box(list(label_maps.values()), [focus] if focus else list(table), spacing)
+    cuts = [tuple(box[axis] if axis in view.axes else centre[axis] for axis in range(3)) for view in VIEWS]
     organs = [o for o in table if any((labels[cut] == o.label).any() for labels in label_maps.values() for cut in cuts)]
     sizes = [(part.stop - part.start) * step for part, step in zip(box, spacing, strict=True)]
-    widths, height = [sizes[view.axes[0]] for view in _VIEWS], max(sizes[1], sizes[2])
+    widths, height = [sizes[view.axes[0]] for view in VIEWS], max(sizes[1], sizes[2])
     below = 0.2 * bool(caption) + 0.17 * -(-len(organs) // 4)  # inches: a line of text, four organs to a line
     figure = new_figure(0.5 + below + len(label_maps) * (WIDTH_INCHES - 0.3) * height / sum(widths))
     grid = figure.subplots(len(label_maps), 3, squeeze=False, width_ratios=widths)
     for panels, (title, labels) in zip(grid, label_maps.items(), strict=True):
         panels[0].set_ylabel(title, fontsize=11, color=TEXT, fontweight="bold")
-        for axes, view, cut in zip(panels, _VIEWS, cuts, strict=True):
+        for axes, view, cut in zip(panels, VIEWS, cuts, strict=True):
             steps = [spacing[axis] for axis in view.axes]
-            _draw_plane(axes, view, ct[cut], steps, height).set_clim(*window)
-            _draw_contours(axes, labels[cut], steps, organs, focus)
-    for axes, view in zip(grid[0], _VIEWS, strict=True):
+            draw_plane(axes, view, ct[cut], steps, height).set_clim(*window)
+            draw_contours(axes, labels[cut], steps, organs, focus=focus)
+            _draw_numbers(axes, labels[cut], steps, organs)
+    for axes, view in zip(grid[0], VIEWS, strict=True):
         axes.set_title(view.name, fontsize=10, color=TEXT)
     _organ_legend(figure, organs, caption)
     save_figure(figure, path)
 
 
-def _draw_plane(axes: Any, view: _View, plane: NDArray[Any], spacing: Sequence[float], height: float) -> Any:
+def draw_plane(
+    axes: Any, view: View, plane: NDArray[Any], spacing: Sequence[float], height: float, letters: bool = True
+) -> Any:
     """The CT in grey, in mm, in the middle of a black panel of this height; letters say where right, head … are."""
     width, tall = (size * step for size, step in zip(plane.shape, spacing, strict=True))
     rim, origin = (height - tall) / 2, "upper" if view.downwards else "lower"
@@ -103,26 +106,45 @@ def _draw_plane(axes: Any, view: _View, plane: NDArray[Any], spacing: Sequence[f
     picture = axes.imshow(plane.T, cmap="gray", interpolation="bilinear", origin=origin, extent=extent)
     axes.set(xticks=[], yticks=[], xlim=(0, width), ylim=limits, facecolor="black")
     places = [(0.03, 0.5), (0.97, 0.5), (0.5, 0.97), (0.5, 0.03)]
-    for letter, place in zip(view.letters, places, strict=True):
+    for letter, place in zip(view.letters if letters else "", places, strict=letters):
         _outlined(axes, place, letter, transform=axes.transAxes)
     return picture
 
 
-def _draw_contours(
-    axes: Any, labels: NDArray[Any], spacing: Sequence[float], organs: Sequence[Organ], focus: Organ | None
+def draw_contours(
+    axes: Any,
+    labels: NDArray[Any],
+    spacing: Sequence[float],
+    organs: Sequence[Organ],
+    *,
+    width: float = 1.5,
+    style: str = "solid",
+    focus: Organ | None = None,
 ) -> None:
-    """Every organ's outline in the colour of its legend number, and that number where there is room for it."""
-    from scipy.ndimage import distance_transform_edt
-
-    x, y = ((np.arange(-1, size + 1) + 0.5) * step for size, step in zip(labels.shape, spacing, strict=True))
+    """Every organ's outline in the colour of its legend number, the one in focus bolder."""
+    x, y = _centres(labels, spacing)
     for number, organ in enumerate(organs, start=1):
         mask = np.pad(labels == organ.label, 1)
         if mask.any():
-            axes.contour(x, y, mask.T, levels=[0.5], colors=[_color(number)], linewidths=2.2 if organ == focus else 1.5)
-            depth = distance_transform_edt(mask, sampling=spacing)
-            i, j = np.unravel_index(int(depth.argmax()), depth.shape)
-            if depth[i, j] >= NUMBER_RADIUS_MM:
-                _outlined(axes, (x[i], y[j]), str(number), fontweight="bold")
+            lines = {"linewidths": width * 1.5 if organ == focus else width, "linestyles": style}
+            axes.contour(x, y, mask.T, levels=[0.5], colors=[color_of(number)], **lines)
+
+
+def _draw_numbers(axes: Any, labels: NDArray[Any], spacing: Sequence[float], organs: Sequence[Organ]) -> None:
+    """The legend number of every organ that has room for it."""
+    from scipy.ndimage import distance_transform_edt
+
+    x, y = _centres(labels, spacing)
+    for number, organ in enumerate(organs, start=1):
+        depth = distance_transform_edt(np.pad(labels == organ.label, 1), sampling=spacing)
+        i, j = np.unravel_index(int(depth.argmax()), depth.shape)
+        if depth[i, j] >= NUMBER_RADIUS_MM:
+            _outlined(axes, (x[i], y[j]), str(number), fontweight="bold")
+
+
+def _centres(labels: NDArray[Any], spacing: Sequence[float]) -> list[NDArray[Any]]:
+    """Positions in mm of the pixels of a plane that has a rim of one pixel more."""
+    return [(np.arange(-1, size + 1) + 0.5) * step for size, step in zip(labels.shape, spacing, strict=True)]
 
 
 def _outlined(axes: Any, place: tuple[float, float], text: str, **style: Any) -> None:
@@ -137,13 +159,13 @@ def _organ_legend(figure: Any, organs: Sequence[Organ], caption: str) -> None:
     from matplotlib.lines import Line2D
 
     names = [f"{number} {organ.name}" for number, organ in enumerate(organs, start=1)]
-    lines = [Line2D([], [], color=_color(number), linewidth=3) for number in range(1, len(organs) + 1)]
+    lines = [Line2D([], [], color=color_of(number), linewidth=3) for number in range(1, len(organs) + 1)]
     legend = legend_below(figure, lines, names, title=caption or None, title_fontsize=9)
     legend.get_title().set_color(QUIET)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
 
 
-def _centre_and_box(
+def centre_and_box(
     label_maps: Sequence[NDArray[Any]], organs: Sequence[Organ], spacing: Sequence[float]
 ) -> tuple[tuple[int, ...], Box]:
     """Median voxel of these organs per axis, over all maps, and the box around all labels with a margin of 30 mm.
@@ -166,5 +188,6 @@ def _profiles(masks: Sequence[NDArray[np.bool_]]) -> list[NDArray[np.integer]]:
     return [np.sum([mask.sum(axis=tuple({0, 1, 2} - {axis})) for mask in masks], axis=0) for axis in range(3)]
 
 
-def _color(number: int) -> str:
+def color_of(number: int) -> str:
+    """The colour of an organ's legend number."""
     return CONTOURS[(number - 1) % len(CONTOURS)]

@@ -14,9 +14,11 @@ PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 class Augmentation:
     """Random changes of a patch: angles in degrees per axis (x, y, z), intensities on the [-1, 1] scale.
 
-    ``shading`` is the largest standard deviation of a smooth field that is added, ``blur`` the chance of smoothing;
-    ``flip`` is the chance of a left-right mirror, which swaps paired organs; it is 0 because most abdominal organs have
-    no mirrored partner.
+    ``shading`` is the largest standard deviation of a smooth field that is added, ``organ_shift`` the largest change of
+    an annotated organ's brightness against what surrounds it (contrast phases, fatty livers), ``blur`` the chance of
+    smoothing; ``flip`` is the chance of a left-right mirror, which swaps paired organs; it is 0 because most abdominal
+    organs have no mirrored partner. ``copies``: warped copies of every scan, in which organs change their size, shape
+    and place; only where all organs are annotated (base and joint training).
     """
 
     rotation: tuple[float, float, float] = (10.0, 10.0, 15.0)
@@ -24,9 +26,11 @@ class Augmentation:
     contrast: tuple[float, float] = (0.75, 1.3)
     brightness: float = 0.2
     shading: float = 0.2
+    organ_shift: float = 0.1
     noise: float = 0.1
     blur: float = 0.2
     flip: float = 0.0
+    copies: int = 4
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..cases import Case
+from ..losses.unbiased import IGNORE
 from ..organs import OrganTable
 from ..storage import write_atomically, write_json
 from ..volumes import Preprocessing, model_grid, resample, to_array
@@ -85,10 +86,10 @@ def _savez(path: Path, points: dict[int, np.ndarray]) -> None:
 
 
 def organ_points(target: np.ndarray) -> dict[int, np.ndarray]:
-    """Up to 20,000 voxels (n, 3) of every channel above 0, evenly taken."""
+    """Up to 20,000 voxels (n, 3) of every organ channel, evenly taken."""
     points = {}
     for channel in np.unique(target):
-        if channel:
+        if channel not in (0, IGNORE):
             xyz = np.argwhere(target == channel).astype(np.int16)
             points[int(channel)] = xyz[:: max(1, len(xyz) // _POINTS)]
     return points
@@ -117,6 +118,7 @@ class PatchSampler:
 
     A case is drawn evenly; then, with probability ``organ_fraction``, an organ present in it, evenly, so that small
     organs come as often as large ones, and a voxel of it to be near the centre; otherwise any place in the scan.
+    With ``replay`` cases a patch comes from one of them with probability ``replay_share``.
     """
 
     def __init__(
@@ -128,8 +130,11 @@ class PatchSampler:
         organ_fraction: float,
         seed: int,
         mirror: Sequence[int] | None = None,
+        replay: Sequence[CachedCase] = (),
+        replay_share: float = 0.0,
     ) -> None:
-        self.cases = list(cases)
+        self.cases, self.replay = list(cases), list(replay)
+        self.replay_share = replay_share if replay else 0.0
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         self.organ_fraction = organ_fraction
@@ -143,7 +148,8 @@ class PatchSampler:
         return Batch(*(torch.stack(parts) for parts in zip(*items, strict=True)))
 
     def _patch(self, generator: np.random.Generator, patch: tuple[int, ...]) -> tuple[Tensor, ...]:
-        case = self.cases[generator.integers(len(self.cases))]
+        pool = self.replay if self.replay_share and generator.random() < self.replay_share else self.cases
+        case = pool[generator.integers(len(pool))]
         affine = self._affine(generator)
         centre = self._centre(generator, case, patch)
         plain, target = self._cut(case, patch, affine, centre)
@@ -151,7 +157,7 @@ class PatchSampler:
         if self.mirror is not None and generator.random() < self.augmentation.flip:
             plain, target = plain.flip(0), self.mirror[target.flip(0)]
             annotated = annotated[self.mirror]
-        return self._intensities(generator, plain)[None], plain[None], target, annotated
+        return self._intensities(generator, plain, target)[None], plain[None], target, annotated
 
     def _centre(self, generator: np.random.Generator, case: CachedCase, patch: tuple[int, ...]) -> np.ndarray:
         shape, half = np.array(case.image.shape), np.array(patch) / 2
@@ -198,11 +204,18 @@ class PatchSampler:
         coarse = torch.from_numpy(generator.standard_normal((1, 1, 3, 3, 3), dtype=np.float32) * strength)
         return torch.nn.functional.interpolate(coarse, tuple(shape), mode="trilinear", align_corners=True)[0, 0]
 
-    def _intensities(self, generator: np.random.Generator, image: Tensor) -> Tensor:
+    def _organ_shift(self, generator: np.random.Generator, target: Tensor) -> Tensor:
+        """A change of brightness (x, y, z) of every annotated organ as a whole, with soft borders."""
+        shifts = generator.uniform(-1, 1, IGNORE + 1).astype(np.float32) * np.float32(self.augmentation.organ_shift)
+        shifts[[0, IGNORE]] = 0
+        return torch.nn.functional.avg_pool3d(torch.from_numpy(shifts)[target][None, None], 3, 1, 1)[0, 0]
+
+    def _intensities(self, generator: np.random.Generator, image: Tensor, target: Tensor) -> Tensor:
         a = self.augmentation
         noise = generator.standard_normal(tuple(image.shape), dtype=np.float32) * generator.uniform(0, a.noise)
         image = image * generator.uniform(*a.contrast) + generator.uniform(-a.brightness, a.brightness)
         image = (image + torch.from_numpy(noise)).float() + self._shading(generator, image.shape)
+        image = image + self._organ_shift(generator, target)
         if generator.random() < a.blur:
             image = torch.nn.functional.avg_pool3d(image[None, None], 3, 1, 1)[0, 0]
         return image

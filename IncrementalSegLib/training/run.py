@@ -9,12 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..cases import Case, require_annotations
 from ..errors import InputError
 from ..events import Reporter
+from ..inversion.memory import Scan, remember
 from ..models.networks import NetworkSpec, build_network, device_named, divisor, place
 from ..models.package import Model
 from ..organs import Organ, OrganTable
@@ -25,8 +27,12 @@ from .fusion import fuse_if_better
 from .loop import Objective, fit
 from .objectives import IncrementalObjective, SupervisedObjective
 from .patches import CachedCase, PatchSampler, cache_case
+from .replay import replay_cases
+from .reshape import with_reshaped
 from .strategies import Strategy
 from .survey import Survey, question_overlaps, survey
+
+_RECORDED = 32  # batches whose feature statistics are recorded where the network keeps none
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,11 @@ class Workspace:
     def cache(self) -> Path:
         """Preprocessed cases."""
         return self.folder / "cache"
+
+    @property
+    def synthetic(self) -> Path:
+        """Synthetic volumes for replay."""
+        return self.folder / "synthetic"
 
     @property
     def checkpoint(self) -> Path:
@@ -67,10 +78,14 @@ def train_base(
     cached = _prepare(cases, organs, preprocessing, workspace)
     torch.manual_seed(config.seed)
     network = build_network(spec, len(organs) + 1)
-    sampler = _sampler(cached, organs, preprocessing, config)
+    copies, reporter = config.augmentation.copies, workspace.reporter
+    enough = with_reshaped(cached, copies, preprocessing.spacing, workspace.cache, config.seed, reporter)
+    sampler = _sampler(enough, organs, preprocessing, config)
     _fit(network, SupervisedObjective(), sampler, config, workspace, "train")
     record = _record(0, strategy, organs, cases, config, parent="")
-    return Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
+    model = Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
+    scans = [(np.asarray(case.image), np.asarray(case.target)) for case in cached]
+    return _remembering(model, scans, sampler, config, workspace)
 
 
 def update_model(
@@ -122,7 +137,11 @@ def update_model(
     objective = IncrementalObjective(
         place(model.network, device), strategy, old, len(organs) + 1, seen.thresholds if seen else None
     )
-    sampler = _sampler(cached, organs, model.preprocessing, config)
+    scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached] if seen else []
+    replay = replay_cases(
+        model, len(new), scans, strategy, workspace.synthetic, config.seed, device, workspace.reporter
+    )
+    sampler = _sampler(cached, organs, model.preprocessing, config, replay, strategy.replay)
     _fit(network, objective, sampler, config, workspace, "update", strategy.frozen_statistics)
     record = _record(len(model.history), strategy.name, new, cases, config, model.hash)
     updated = Model(
@@ -136,7 +155,8 @@ def update_model(
     )
     if strategy.fusion and heldout:
         updated = fuse_if_better(model, updated, heldout, device, workspace.reporter)
-    return updated
+    merged = [(hu, np.where(case.target > 0, case.target, old)) for case, (hu, old) in zip(cached, scans, strict=False)]
+    return _remembering(updated, merged, sampler, config, workspace)
 
 
 def require_fitting_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:
@@ -198,8 +218,25 @@ def _survey(
     return survey(model, cases, workspace.folder / "survey", device, workspace.reporter)
 
 
+def _remembering(
+    model: Model, scans: Sequence[Scan], sampler: PatchSampler, config: TrainingConfig, workspace: Workspace
+) -> Model:
+    """The model with a memory of these scans; with none where nobody knows what is in them."""
+    batches = (sampler.batch(number, config.batch, model.patch).image for number in range(_RECORDED))
+    try:
+        return replace(model, memory=remember(model, scans, batches, config.seed) if scans else {})
+    except InputError as error:
+        workspace.reporter.message(f"The model remembers nothing for synthesis: {error}", "warning")
+        return replace(model, memory={})
+
+
 def _sampler(
-    cases: Sequence[CachedCase], organs: OrganTable, preprocessing: Preprocessing, config: TrainingConfig
+    cases: Sequence[CachedCase],
+    organs: OrganTable,
+    preprocessing: Preprocessing,
+    config: TrainingConfig,
+    replay: Sequence[CachedCase] = (),
+    replay_share: float = 0.0,
 ) -> PatchSampler:
     return PatchSampler(
         cases,
@@ -208,6 +245,8 @@ def _sampler(
         organ_fraction=config.organ_fraction,
         seed=config.seed,
         mirror=organs.mirror_channels(),
+        replay=replay,
+        replay_share=replay_share,
     )
 
 

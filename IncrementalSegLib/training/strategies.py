@@ -18,7 +18,8 @@ class Strategy:
     ``old_organ_patches``: also place patches on the organs the teacher predicts. ``from_background``: new head rows
     start from the background. ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: average with the old model
     where a hold-out shows that it helps. ``clean_teacher``: the teacher sees patches with unchanged intensities.
-    ``all_labels``: train on every label of every case from the start (the upper bound).
+    ``replay``: share of the patches that are cut from synthetic volumes of the old model (MOSInversion), ``recipes``
+    how these are made. ``all_labels``: train on every label of every case from the start (the upper bound).
     """
 
     name: str
@@ -34,12 +35,14 @@ class Strategy:
     frozen_statistics: bool = True
     clean_teacher: bool = False
     fusion: bool = False
+    replay: float = 0.0
+    recipes: tuple[str, ...] = ("fast", "grounded")
     all_labels: bool = False
 
     @property
     def needs_teacher(self) -> bool:
         """Whether the frozen old model is run beside the new one."""
-        return bool(self.lwf or self.distillation or self.pooled or self.pseudo_labels)
+        return bool(self.lwf or self.distillation or self.pooled or self.pseudo_labels or self.replay)
 
 
 _ALL = [

@@ -36,7 +36,14 @@ pytestmark = [
 LABELS = {"Liver": 2, "Right kidney": 300}
 UNET = {"spatial_dims": 3, "channels": [8, 16, 32], "strides": [2, 2], "num_res_units": 0, "norm": "batch"}
 PLAIN = Augmentation(
-    rotation=(0.0, 0.0, 0.0), scale=(1.0, 1.0), contrast=(1.0, 1.0), brightness=0.0, noise=0.0, blur=0.0, shading=0.0
+    rotation=(0.0, 0.0, 0.0),
+    scale=(1.0, 1.0),
+    contrast=(1.0, 1.0),
+    brightness=0.0,
+    noise=0.0,
+    blur=0.0,
+    shading=0.0,
+    organ_shift=0.0,
 )
 # From the specification of MONAI bundles: what metadata.json and a tensor's description must hold.
 METADATA = {

@@ -234,8 +234,8 @@ def test_probabilities_are_those_of_the_network_and_add_up() -> None:
 class SmallDevice(Thresholds):
     """A network that does not fit on the GPU."""
 
-    def to(self, device: torch.device) -> SmallDevice:  # type: ignore[override]
-        if device.type == "cuda":
+    def to(self, *device: torch.device, **layout: torch.memory_format) -> SmallDevice:  # type: ignore[override]
+        if device and device[0].type == "cuda":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self
 

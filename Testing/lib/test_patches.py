@@ -17,7 +17,14 @@ from IncrementalSegLib.volumes import Preprocessing
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 IDENTITY = Augmentation(
-    rotation=(0.0, 0.0, 0.0), scale=(1.0, 1.0), contrast=(1.0, 1.0), brightness=0.0, noise=0.0, blur=0.0, shading=0.0
+    rotation=(0.0, 0.0, 0.0),
+    scale=(1.0, 1.0),
+    contrast=(1.0, 1.0),
+    brightness=0.0,
+    noise=0.0,
+    blur=0.0,
+    shading=0.0,
+    organ_shift=0.0,
 )
 PREPROCESSING = Preprocessing((12.0, 12.0, 12.0))
 SIDES = OrganTable.from_names(["Liver", "Right kidney", "Left kidney"])
@@ -225,3 +232,38 @@ def test_a_partner_that_is_missing_forbids_mirroring() -> None:
 def test_nothing_is_mirrored_unless_asked() -> None:
     assert Augmentation().flip == 0
     assert equal(patch_of(0.0, SIDES.mirror_channels()), patch_of(0.0, None))
+
+
+def test_every_annotated_organ_changes_its_brightness_as_a_whole_and_nothing_else_does() -> None:
+    case = cached(np.ones((30, 30, 30)), np.full((30, 30, 30), 75), channels=3)
+    case.target[:10], case.target[10:20], case.target[20:] = 0, 1, 2
+    sampler = sampler_of([case], replace(IDENTITY, organ_shift=0.25))
+    generator, seen = np.random.default_rng(0), []
+    target = torch.from_numpy(case.target.astype(np.int64))
+    for _ in range(20):
+        change = sampler._intensities(generator, torch.zeros(30, 30, 30), target)
+        assert not change[:9].any()
+        assert torch.allclose(change[12:18, 2:28, 2:28], change[15, 15, 15])
+        assert change[15, 15, 15] != change[25, 15, 15]
+        seen.append(float(change[15, 15, 15]))
+    assert -0.25 <= min(seen) < -0.05 and 0.05 < max(seen) <= 0.25
+
+
+def test_what_is_to_be_ignored_is_no_organ() -> None:
+    assert organ_points(np.full((4, 4, 4), 255, np.uint8)) == {}
+    sampler = sampler_of([noise_case((20, 20, 20))], replace(IDENTITY, organ_shift=0.25))
+    target = torch.full((8, 8, 8), 255)
+    assert not sampler._intensities(np.random.default_rng(0), torch.zeros(8, 8, 8), target).any()
+
+
+def test_replayed_cases_come_as_often_as_asked_for() -> None:
+    real = cached(np.ones((20, 20, 20)), np.full((20, 20, 20), 75), channels=3)
+    synthetic = replace(real, target=np.full((20, 20, 20), 2, np.uint8), annotated=np.array([True, True, True, False]))
+    sampler = PatchSampler(
+        [real], PREPROCESSING, IDENTITY, organ_fraction=0.5, seed=0, replay=[synthetic], replay_share=0.3
+    )
+    batches = [sampler.batch(step, 4, (16, 16, 16)) for step in range(100)]
+    replayed = torch.stack([(batch.target == 2).flatten(1).any(1) for batch in batches])
+    assert 0.22 < replayed.float().mean() < 0.38
+    for batch, flags in zip(batches, replayed, strict=True):
+        assert not batch.annotated[flags, 3].any()

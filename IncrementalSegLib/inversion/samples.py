@@ -1,0 +1,120 @@
+"""A set of synthetic volumes: anatomies are drawn, painted or warped from scans, inverted, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..events import Reporter
+from ..inference import probabilities
+from ..models.package import Model
+from .anatomy import AIR, Anatomy
+from .crop import draw_crop
+from .intensities import paint
+from .manipulation import Manipulation, draw_warp
+from .memory import Memory, Scan
+from .quality import Synthetic
+from .recipes import Recipe
+from .statistics import distance_per_layer, watch
+from .synthesize import Inverter
+
+BATCH = 4
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: recipe, number of volumes and their edge lengths (voxels), mask manipulation, seed.
+
+    ``scans``: HU and predicted channels of the current scans, which the recipe ``grounded`` starts from.
+    """
+
+    recipe: Recipe
+    count: int
+    size: tuple[int, int, int]
+    seed: int = 0
+    manipulation: Manipulation = Manipulation()
+    scans: Sequence[Scan] = ()
+
+
+def synthesize(
+    model: Model,
+    memory: Memory,
+    request: Request,
+    device: torch.device,
+    reporter: Reporter,
+    student: nn.Module | None = None,
+) -> list[Synthetic]:
+    """Synthetic volumes of the model, `BATCH` at a time; each batch is a function of seed and its place.
+
+    Raises:
+        InputError: the recipe needs scans and there are none.  Cancelled: between two iterations.
+    """
+    inverter = Inverter(model.network, memory.statistics, request.recipe, model.patch, device, student, BATCH)
+    samples: list[Synthetic] = []
+    while len(samples) < request.count:
+        numbers = range(len(samples), min(len(samples) + BATCH, request.count))
+        starts = [draw_start(model, memory, request, number) for number in numbers]
+        samples += _invert(inverter, model, starts, request, reporter, len(samples))
+    return samples
+
+
+def draw_start(model: Model, memory: Memory, request: Request, number: int) -> tuple[np.ndarray, Anatomy]:
+    """The image that volume ``number`` starts from, (x, y, z) on the [-1, 1] scale, and the anatomy asked for.
+
+    The volume lies around an organ; organs take turns.
+    """
+    generator = np.random.default_rng([request.seed, number])
+    spacing, mirror = model.preprocessing.spacing, model.organs.mirror_channels()
+    turn = 1 + number % len(model.organs)
+    if request.recipe.start == "grounded":
+        hu, channels = request.scans[int(generator.integers(len(request.scans)))]
+        seen = Anatomy.of(hu, channels, spacing)
+        warp = draw_warp(seen, spacing, request.manipulation, generator, mirror)
+        whole = warp.anatomy(seen)
+        crop = draw_crop(whole, request.size, generator, turn)
+        return crop.array(model.preprocessing.normalise(warp.image(hu)), -1.0).astype(np.float32), crop.anatomy(whole)
+    whole = memory.bank.sample(generator, request.manipulation, mirror, None, spacing)
+    anatomy = draw_crop(whole, request.size, generator, turn).anatomy(whole)
+    if request.recipe.start == "noise":
+        return generator.standard_normal(request.size, dtype=np.float32), anatomy
+    return paint(anatomy, memory.intensities, generator), anatomy
+
+
+def _invert(
+    inverter: Inverter,
+    model: Model,
+    starts: Sequence[tuple[np.ndarray, Anatomy]],
+    request: Request,
+    reporter: Reporter,
+    done: int,
+) -> list[Synthetic]:
+    images = torch.from_numpy(np.stack([image for image, _ in starts]))[:, None]
+    masks = torch.from_numpy(np.stack([anatomy.organs for _, anatomy in starts]).astype(np.int64))
+    body = torch.from_numpy(np.stack([anatomy.tissue != AIR for _, anatomy in starts]))[:, None]
+    iterations, total = request.recipe.iterations, request.recipe.iterations * -(-request.count // BATCH)
+
+    def listen(iteration: int, parts: dict[str, float]) -> None:
+        reporter.progress("synthesize", done // BATCH * iterations + iteration, total, parts)
+
+    generator = np.random.default_rng([request.seed, done, 1])
+    finished = inverter.run(images, masks, body, generator, listen).clamp(-1, 1)
+    return [
+        _judged(inverter, model, image[0], anatomy, reporter)
+        for image, (_, anatomy) in zip(finished, starts, strict=True)
+    ]
+
+
+def _judged(inverter: Inverter, model: Model, image: torch.Tensor, anatomy: Anatomy, reporter: Reporter) -> Synthetic:
+    network, device = model.network, inverter.device
+    warn = partial(reporter.message, level="warning")
+    q = probabilities(network.eval(), image, model.patch, device, reporter.check, warn)
+    window = tuple(slice((n - e) // 2, (n - e) // 2 + e) for n, e in zip(image.shape, model.patch, strict=True))
+    with torch.inference_mode(), watch(network, inverter.statistics) as seen:
+        network(image[window][None, None].to(device))
+        layers = distance_per_layer(seen, inverter.statistics)
+    return Synthetic(image.numpy(), anatomy.organs, q.argmax(0).to(torch.uint8).numpy(), layers)

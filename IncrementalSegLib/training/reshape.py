@@ -1,0 +1,55 @@
+"""More anatomies than patients: training scans warped so that organs change their size, shape and place.
+
+Organs of the few scans a model is trained on are seldom as large, small or displaced as those of the next patient. The
+warps are those that manipulate masks for inversion; here they take the CT with them (our formulation).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from ..events import Reporter
+from ..inversion.anatomy import Anatomy
+from ..inversion.manipulation import Manipulation, draw_warp
+from ..storage import write_json
+from .patches import CachedCase, organ_points, save_array
+
+RESHAPING = Manipulation((5.0, 5.0, 10.0), 0.0, (0.9, 1.1), organ_scale=(0.65, 1.6), organ_shift=15.0, elastic=4.0)
+
+Spacing = tuple[float, float, float]
+
+
+def with_reshaped(
+    cases: Sequence[CachedCase], count: int, spacing: Spacing, folder: Path, seed: int, reporter: Reporter
+) -> list[CachedCase]:
+    """The cases and ``count`` warped copies of each, kept under ``folder``; the same seed gives the same copies.
+
+    Only for cases whose every organ is annotated: what is not labelled would be taken for a place to move.
+
+    Raises:
+        InputError: a scan shows no body.  StorageError: a copy cannot be written.
+    """
+    copies = []
+    for number, case in enumerate(cases if count else (), start=1):
+        copies += [_copy(case, spacing, folder, [seed, number, copy]) for copy in range(count)]
+        reporter.progress("reshape", number, len(cases))
+    return [*cases, *copies]
+
+
+def _copy(case: CachedCase, spacing: Spacing, folder: Path, seed: list[int]) -> CachedCase:
+    recipe = json.dumps([case.key, seed, asdict(RESHAPING)])
+    place = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
+    if not (place / "done.json").exists():
+        anatomy = Anatomy.of(case.image, np.asarray(case.target), spacing)
+        warp = draw_warp(anatomy, spacing, RESHAPING, np.random.default_rng(seed))
+        save_array(place / "image.npy", np.rint(warp.image(case.image)).astype(np.int16))
+        save_array(place / "target.npy", warp.labels(anatomy.organs))
+        write_json(place / "done.json", {"of": case.key})
+    image, target = (np.load(place / f"{part}.npy", mmap_mode="r") for part in ("image", "target"))
+    return CachedCase(place.name, image, target, case.annotated, organ_points(np.asarray(target)))
