@@ -54,7 +54,9 @@ def synthesize(
     Raises:
         InputError: the recipe needs scans and there are none.  Cancelled: between two iterations.
     """
-    inverter = Inverter(model.network, memory.statistics, request.recipe, model.patch, device, student, BATCH)
+    inverter = Inverter(
+        model.network, memory.statistics.to(device), request.recipe, model.patch, device, student, BATCH
+    )
     samples: list[Synthetic] = []
     while len(samples) < request.count:
         numbers = range(len(samples), min(len(samples) + BATCH, request.count))

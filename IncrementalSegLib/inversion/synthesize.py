@@ -96,6 +96,11 @@ class Inverter:
             for corner in itertools.product(*axes):
                 yield number, (corner[0], corner[1], corner[2])
 
+    def _precision(self) -> Precision:
+        """Without a gradient scaler float16 would lose a voxel's gradient, which is about one over their number."""
+        half = "bfloat16" if self.device.type == "cuda" else "auto"
+        return Precision(half if self.recipe.half else "float32", self.device)
+
     def _energy(
         self,
         canvas: Canvas,
@@ -107,7 +112,7 @@ class Inverter:
         recipe = self.recipe
         image = torch.cat([canvas.window(number, corner, self.patch) for number, corner in windows])
         target = torch.stack([masks[number][_box(corner, self.patch)] for number, corner in windows]).long()
-        precision = Precision("auto" if recipe.half else "float32", self.device)
+        precision = self._precision()
         with precision.autocast():
             logits = teacher(image).float()
         hidden = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
