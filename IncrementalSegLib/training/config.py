@@ -26,7 +26,7 @@ class Augmentation:
     contrast: tuple[float, float] = (0.75, 1.3)
     brightness: float = 0.2
     shading: float = 0.2
-    organ_shift: float = 0.1
+    organ_shift: float = 0.4
     noise: float = 0.1
     blur: float = 0.2
     flip: float = 0.0
