@@ -11,11 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from IncrementalSegLib.jobs import Job
+from IncrementalSegLib.training.config import Augmentation
 
 TRAINING = {"steps": 3, "batch": 1, "patch": [32, 32, 32], "device": "cpu", "precision": "float32"}
 SMALL = ["--steps", "3", "--batch", "1", "--patch", "32", "--device", "cpu"]
 COARSE = ["--spacing", "12", "12", "12"]
 PATIENCE = 180.0
+UNAUGMENTED = Augmentation(
+    rotation=(0.0, 0.0, 0.0),
+    scale=(1.0, 1.0),
+    contrast=(1.0, 1.0),
+    brightness=0.0,
+    noise=0.0,
+    blur=0.0,
+    shading=0.0,
+    organ_shift=0.0,
+    copies=0,
+)
 
 
 def events(job: Path) -> list[dict]:

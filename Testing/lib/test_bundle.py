@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from helping import UNAUGMENTED
 from monai.bundle import ConfigParser, verify_net_in_out
 from monai.bundle.properties import MetaProperties
 
@@ -24,7 +25,7 @@ from IncrementalSegLib.models.networks import PRESETS, NetworkSpec, build_networ
 from IncrementalSegLib.models.package import Model, load_model, save_package
 from IncrementalSegLib.organs import OrganTable
 from IncrementalSegLib.phantom import PhantomConfig, make_phantom, write_phantom_cases
-from IncrementalSegLib.training.config import Augmentation, TrainingConfig
+from IncrementalSegLib.training.config import TrainingConfig
 from IncrementalSegLib.training.run import Workspace, train_base
 from IncrementalSegLib.volumes import Preprocessing
 
@@ -35,16 +36,6 @@ pytestmark = [
 
 LABELS = {"Liver": 2, "Right kidney": 300}
 UNET = {"spatial_dims": 3, "channels": [8, 16, 32], "strides": [2, 2], "num_res_units": 0, "norm": "batch"}
-PLAIN = Augmentation(
-    rotation=(0.0, 0.0, 0.0),
-    scale=(1.0, 1.0),
-    contrast=(1.0, 1.0),
-    brightness=0.0,
-    noise=0.0,
-    blur=0.0,
-    shading=0.0,
-    organ_shift=0.0,
-)
 # From the specification of MONAI bundles: what metadata.json and a tensor's description must hold.
 METADATA = {
     *("version", "monai_version", "pytorch_version", "numpy_version", "task", "description"),
@@ -69,7 +60,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
         batch=1,
         patch=(32, 32, 32),
         learning_rate=0.02,
-        augmentation=PLAIN,
+        augmentation=UNAUGMENTED,
         precision="float32",
         device="cpu",
     )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helping import UNAUGMENTED
 
 from IncrementalSegLib.organs import OrganTable
 from IncrementalSegLib.training.config import Augmentation
@@ -16,16 +17,6 @@ from IncrementalSegLib.volumes import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-IDENTITY = Augmentation(
-    rotation=(0.0, 0.0, 0.0),
-    scale=(1.0, 1.0),
-    contrast=(1.0, 1.0),
-    brightness=0.0,
-    noise=0.0,
-    blur=0.0,
-    shading=0.0,
-    organ_shift=0.0,
-)
 PREPROCESSING = Preprocessing((12.0, 12.0, 12.0))
 SIDES = OrganTable.from_names(["Liver", "Right kidney", "Left kidney"])
 
@@ -43,7 +34,7 @@ def noise_case(shape: tuple[int, int, int]) -> CachedCase:
 
 def sampler_of(
     cases: Sequence[CachedCase],
-    augmentation: Augmentation = IDENTITY,
+    augmentation: Augmentation = UNAUGMENTED,
     *,
     organ_fraction: float = 1.0,
     seed: int = 0,
@@ -128,7 +119,7 @@ def smooth_blob(shape: tuple[int, int, int]) -> CachedCase:
 
 
 def test_image_and_label_stay_together_under_rotation_and_scaling() -> None:
-    strong = replace(IDENTITY, rotation=(30.0, 30.0, 40.0), scale=(0.7, 1.4))
+    strong = replace(UNAUGMENTED, rotation=(30.0, 30.0, 40.0), scale=(0.7, 1.4))
     sampler, seen = sampler_of([smooth_blob((52, 44, 40))], strong), []
     for step in range(12):
         batch = sampler.batch(step, 1, (24, 24, 24))
@@ -149,7 +140,7 @@ def test_scaling_changes_the_size_of_what_is_seen() -> None:
 
 
 def test_a_rotation_turns_and_does_not_shear() -> None:
-    turning = sampler_of([noise_case((20, 20, 20))], replace(IDENTITY, rotation=(30.0, 20.0, 10.0)))
+    turning = sampler_of([noise_case((20, 20, 20))], replace(UNAUGMENTED, rotation=(30.0, 20.0, 10.0)))
     matrices = [turning._affine(np.random.default_rng(seed)) for seed in range(5)]
     for matrix in matrices:
         assert np.allclose(matrix @ matrix.T, np.eye(3)) and np.linalg.det(matrix) == pytest.approx(1)
@@ -206,7 +197,7 @@ def sided_case() -> CachedCase:
 
 
 def patch_of(flip: float, mirror: Sequence[int] | None) -> Batch:
-    sampler = sampler_of([sided_case()], replace(IDENTITY, flip=flip), mirror=mirror)
+    sampler = sampler_of([sided_case()], replace(UNAUGMENTED, flip=flip), mirror=mirror)
     sampler._centre = lambda *_: np.full(3, 7.5)  # type: ignore[method-assign]
     return sampler.batch(0, 1, (16, 16, 16))
 
@@ -237,7 +228,7 @@ def test_nothing_is_mirrored_unless_asked() -> None:
 def test_every_annotated_organ_changes_its_brightness_as_a_whole_and_nothing_else_does() -> None:
     case = cached(np.ones((30, 30, 30)), np.full((30, 30, 30), 75), channels=3)
     case.target[:10], case.target[10:20], case.target[20:] = 0, 1, 2
-    sampler = sampler_of([case], replace(IDENTITY, organ_shift=0.25))
+    sampler = sampler_of([case], replace(UNAUGMENTED, organ_shift=0.25))
     generator, seen = np.random.default_rng(0), []
     target = torch.from_numpy(case.target.astype(np.int64))
     for _ in range(20):
@@ -251,7 +242,7 @@ def test_every_annotated_organ_changes_its_brightness_as_a_whole_and_nothing_els
 
 def test_what_is_to_be_ignored_is_no_organ() -> None:
     assert organ_points(np.full((4, 4, 4), 255, np.uint8)) == {}
-    sampler = sampler_of([noise_case((20, 20, 20))], replace(IDENTITY, organ_shift=0.25))
+    sampler = sampler_of([noise_case((20, 20, 20))], replace(UNAUGMENTED, organ_shift=0.25))
     target = torch.full((8, 8, 8), 255)
     assert not sampler._intensities(np.random.default_rng(0), torch.zeros(8, 8, 8), target).any()
 
@@ -260,7 +251,7 @@ def test_replayed_cases_come_as_often_as_asked_for() -> None:
     real = cached(np.ones((20, 20, 20)), np.full((20, 20, 20), 75), channels=3)
     synthetic = replace(real, target=np.full((20, 20, 20), 2, np.uint8), annotated=np.array([True, True, True, False]))
     sampler = PatchSampler(
-        [real], PREPROCESSING, IDENTITY, organ_fraction=0.5, seed=0, replay=[synthetic], replay_share=0.3
+        [real], PREPROCESSING, UNAUGMENTED, organ_fraction=0.5, seed=0, replay=[synthetic], replay_share=0.3
     )
     batches = [sampler.batch(step, 4, (16, 16, 16)) for step in range(100)]
     replayed = torch.stack([(batch.target == 2).flatten(1).any(1) for batch in batches])

@@ -20,7 +20,7 @@ from IncrementalSegLib.models.package import Model, load_model
 from IncrementalSegLib.organs import OrganTable, organ_named
 from IncrementalSegLib.training import loop
 from IncrementalSegLib.training.config import TrainingConfig
-from IncrementalSegLib.training.loop import Precision, fit, learning_rate
+from IncrementalSegLib.training.loop import fit, learning_rate
 from IncrementalSegLib.training.patches import Batch
 from IncrementalSegLib.training.run import Workspace, train_base, update_model
 from IncrementalSegLib.training.strategies import STRATEGIES
@@ -207,23 +207,6 @@ def test_the_optimiser_uses_the_scheduled_rate(tmp_path):
     _fitted(tmp_path)
     (group,) = load_state(tmp_path / "training.pt")["optimizer"]["param_groups"]
     assert group["lr"] == learning_rate(CONFIG, CONFIG.steps - 1)
-
-
-def test_a_gpu_gets_float16_with_a_gradient_scaler(monkeypatch):
-    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
-    precision = Precision("auto", torch.device("cuda"))
-    assert precision.dtype is torch.float16
-    assert precision.scaler.is_enabled()
-
-
-@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_a_cpu_gets_bfloat16_only_where_it_computes_it_natively(monkeypatch, native, dtype):
-    monkeypatch.setattr(loop, "native_bfloat16", lambda: native)
-    precision = Precision("auto", torch.device("cpu"))
-    assert precision.dtype is dtype
-    assert not precision.scaler.is_enabled()
-    with precision.autocast():
-        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is dtype
 
 
 def _statistics(network: nn.Module) -> list[Tensor]:
