@@ -34,6 +34,7 @@ HELP = {
     "add-organ": ["--model", "--cases", "--organ", "--out", "--strategy", "--parent"],
     "predict": ["--model", "--ct", "--out", ".nii.gz"],
     "evaluate": ["--model", "--old", "--cases", "--out"],
+    "synthesize": ["--model", "--out", "--recipe", "grounded", "--cases", "contact sheet"],
     "run": ["JOB", "job.json", "stdin"],
     "resume": ["JOB", "job.json"],
     "models": ["accept", "revert", "delete"],
