@@ -142,15 +142,21 @@ def _column(values: Sequence[float] | _Numbers) -> Array:
     return np.asarray(values, np.float32).reshape(3, 1, 1, 1)
 
 
-def _draw_affine(manipulation: Manipulation, generator: np.random.Generator) -> tuple[_Numbers, _Numbers]:
-    """Backward: a point ``p`` mm from the middle comes from ``turn @ (p - shift)``."""
+def random_rotation(limits: Sequence[float], generator: np.random.Generator) -> _Numbers:
+    """A rotation matrix (3, 3): about x, then y, then z, by up to these degrees either way."""
     turn = np.eye(3)
-    for axis, limit in enumerate(manipulation.rotation):
+    for axis, limit in enumerate(limits):
         angle = math.radians(generator.uniform(-limit, limit))
         a, b = [i for i in range(3) if i != axis]
         plane = np.eye(3)
         plane[[a, a, b, b], [a, b, a, b]] = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
         turn = turn @ plane
+    return turn
+
+
+def _draw_affine(manipulation: Manipulation, generator: np.random.Generator) -> tuple[_Numbers, _Numbers]:
+    """Backward: a point ``p`` mm from the middle comes from ``turn @ (p - shift)``."""
+    turn = random_rotation(manipulation.rotation, generator)
     shift = generator.uniform(-1, 1, 3) * manipulation.translation
     return turn / generator.uniform(*manipulation.scale), shift
 

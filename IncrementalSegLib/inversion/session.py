@@ -20,9 +20,7 @@ from .export import write_synthetic
 from .memory import Scan, recall
 from .quality import quality_table
 from .recipes import recipe_named
-from .samples import Request, synthesize
-
-_MARGIN = 8
+from .samples import MARGIN, Request, synthesize
 
 
 def synthesize_to(
@@ -34,7 +32,7 @@ def synthesize_to(
         InputError: the folder is not empty, a number that cannot be, or a recipe without its scans.
     """
     recipe, count = recipe_named(asked["recipe"]), asked["count"]
-    edges = tuple(asked["size"] or edge + _MARGIN for edge in model.patch)
+    edges = tuple(asked["size"] or edge + MARGIN for edge in model.patch)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already holds something: give a new folder.")
     if count < 1 or any(edge < least for edge, least in zip(edges, model.patch, strict=True)):

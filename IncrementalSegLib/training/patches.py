@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..cases import Case
+from ..inversion.manipulation import random_rotation
 from ..losses.unbiased import IGNORE
 from ..organs import OrganTable
 from ..storage import write_atomically, write_json
@@ -169,13 +169,7 @@ class PatchSampler:
         return np.clip(centre, margin, shape - margin)
 
     def _affine(self, generator: np.random.Generator) -> np.ndarray:
-        turn = np.eye(3)
-        for axis, limit in enumerate(self.augmentation.rotation):
-            angle = math.radians(generator.uniform(-limit, limit))
-            a, b = [i for i in range(3) if i != axis]
-            plane = np.eye(3)
-            plane[[a, a, b, b], [a, b, a, b]] = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
-            turn = turn @ plane
+        turn = random_rotation(self.augmentation.rotation, generator)
         return turn * generator.uniform(*self.augmentation.scale, 3)
 
     def _cut(

@@ -12,19 +12,17 @@ import numpy as np
 import torch
 
 from ..events import Reporter
-from ..inversion.export import in_hu
+from ..inversion.export import MARK, in_hu
 from ..inversion.memory import Scan, recall
 from ..inversion.quality import Synthetic
 from ..inversion.recipes import Recipe, recipe_named
-from ..inversion.samples import Request, synthesize
+from ..inversion.samples import MARGIN, Request, synthesize
 from ..models.package import Model
 from ..storage import write_json
 from .patches import CachedCase, organ_points, save_array
 from .strategies import Strategy
 
 VOLUMES = 16  # of every recipe
-_MARGIN = 8  # voxels more than the patch
-_NOTICE = "SYNTHETIC: made from a model, no patient"
 
 
 def replay_cases(
@@ -48,7 +46,7 @@ def replay_cases(
     cases = []
     for name in strategy.recipes if strategy.replay else ():
         recipe = recipe_named(name)
-        edges = model.patch[0] + _MARGIN, model.patch[1] + _MARGIN, model.patch[2] + _MARGIN
+        edges = model.patch[0] + MARGIN, model.patch[1] + MARGIN, model.patch[2] + MARGIN
         request = Request(recipe, VOLUMES, edges, seed, scans=scans)
         place = folder / _key(model, recipe, request)
         if not (place / "done.json").exists():
@@ -81,7 +79,7 @@ def _store(samples: Sequence[Synthetic], model: Model, recipe: Recipe, place: Pa
             save_array(place / f"synthetic_{number:03}_target.npy", sample.target(len(organs)))
     asked = {o.key: sum(bool((s.requested == c).any()) for s in samples) for c, o in enumerate(model.organs, 1)}
     kept = {o.key: sum(s.kept(c) for s in samples) for c, o in enumerate(model.organs, 1)}
-    write_json(place / "done.json", {"notice": _NOTICE, "recipe": recipe.name, "requested": asked, "kept": kept})
+    write_json(place / "done.json", {"notice": MARK, "recipe": recipe.name, "requested": asked, "kept": kept})
 
 
 def _opened(path: Path, old: int, new: int) -> CachedCase:
