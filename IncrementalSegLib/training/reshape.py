@@ -37,19 +37,25 @@ def with_reshaped(
     """
     copies = []
     for number, case in enumerate(cases if count else (), start=1):
-        copies += [_copy(case, spacing, folder, [seed, number, copy]) for copy in range(count)]
+        copies += _copies(case, spacing, folder, [[seed, number, copy] for copy in range(count)])
         reporter.progress("reshape", number, len(cases))
     return [*cases, *copies]
 
 
-def _copy(case: CachedCase, spacing: Spacing, folder: Path, seed: list[int]) -> CachedCase:
-    recipe = json.dumps([case.key, seed, asdict(RESHAPING)])
-    place = folder / hashlib.sha256(recipe.encode()).hexdigest()[:16]
-    if not (place / "done.json").exists():
+def _copies(case: CachedCase, spacing: Spacing, folder: Path, seeds: list[list[int]]) -> list[CachedCase]:
+    recipes = [json.dumps([case.key, seed, asdict(RESHAPING)]) for seed in seeds]
+    places = [folder / hashlib.sha256(recipe.encode()).hexdigest()[:16] for recipe in recipes]
+    missing = [pair for pair in zip(places, seeds, strict=True) if not (pair[0] / "done.json").exists()]
+    if missing:
         anatomy = Anatomy.of(case.image, np.asarray(case.target), spacing)
-        warp = draw_warp(anatomy, spacing, RESHAPING, np.random.default_rng(seed))
-        save_array(place / "image.npy", np.rint(warp.image(case.image)).astype(np.int16))
-        save_array(place / "target.npy", warp.labels(anatomy.organs))
-        write_json(place / "done.json", {"of": case.key})
+        for place, seed in missing:
+            warp = draw_warp(anatomy, spacing, RESHAPING, np.random.default_rng(seed))
+            save_array(place / "image.npy", np.rint(warp.image(case.image)).astype(np.int16))
+            save_array(place / "target.npy", warp.labels(anatomy.organs))
+            write_json(place / "done.json", {"of": case.key})
+    return [_opened(case, place) for place in places]
+
+
+def _opened(case: CachedCase, place: Path) -> CachedCase:
     image, target = (np.load(place / f"{part}.npy", mmap_mode="r") for part in ("image", "target"))
     return CachedCase(place.name, image, target, case.annotated, organ_points(np.asarray(target)))
