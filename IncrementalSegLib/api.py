@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +132,13 @@ def predict(
     ct: PathLike | sitk.Image,
     out: PathLike | None = None,
     *,
+    all_pieces: bool = False,
     device: str = "auto",
     reporter: Reporter | None = None,
 ) -> sitk.Image:
     """The merged multi-organ label map of a CT, on the CT's grid, with the organ table's values; written to ``out``.
+
+    With ``all_pieces`` nothing is taken away from organs that the model knows as one piece.
 
     Raises:
         IncrementalSegError: with one sentence that says what to do.
@@ -143,6 +146,8 @@ def predict(
     if out is not None:
         _require_usable(Path(out), ct)
     model = _loaded(model)
+    if all_pieces:
+        model = replace(model, connected=())
     image = ct if isinstance(ct, sitk.Image) else read_ct(ct)
     label_map = predict_label_map(model, image, device_named(device), reporter)
     if out is not None:

@@ -119,7 +119,8 @@ def _predict(options: argparse.Namespace) -> None:
     from .volumes import to_array
 
     model, reporter = load_model(_model_folder(options.model)), _reporter(options)
-    label_map = predict(model, options.ct, options.out, device=options.device, reporter=reporter)
+    asked: dict[str, Any] = {"all_pieces": options.all_pieces, "device": options.device}
+    label_map = predict(model, options.ct, options.out, reporter=reporter, **asked)
     volumes = organ_volumes(to_array(label_map), model.organs, label_map.GetSpacing())
     for organ in model.organs:
         found = f"{volumes[organ.key]:.1f} mL" if volumes[organ.key] else "not found in this scan"

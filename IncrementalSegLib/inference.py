@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -18,6 +18,7 @@ from .models.bundle import AIR, OVERLAP
 from .models.networks import place
 from .models.package import Model
 from .organs import OrganTable
+from .pieces import keep_largest_pieces
 from .volumes import model_grid, resample, to_array, to_image
 
 
@@ -41,7 +42,7 @@ def predict_label_map(
         model.network.eval(), inside, model.patch, device, reporter.check, partial(reporter.message, level="warning")
     )
     corner = sitk.RegionOfInterest(grid, [s.stop - s.start for s in box], [s.start for s in box])
-    return merge(fold_children(q.numpy(), model.organs), corner, ct, model.organs)
+    return merge(fold_children(q.numpy(), model.organs), corner, ct, model.organs, model.connected)
 
 
 def body_box(image: np.ndarray) -> tuple[slice, slice, slice]:
@@ -108,16 +109,20 @@ def fold_children(q: np.ndarray, organs: OrganTable) -> np.ndarray:
     return q
 
 
-def merge(q: np.ndarray, grid: sitk.Image, ct: sitk.Image, organs: OrganTable) -> sitk.Image:
+def merge(
+    q: np.ndarray, grid: sitk.Image, ct: sitk.Image, organs: OrganTable, connected: Sequence[str] = ()
+) -> sitk.Image:
     """Argmax over classes of probabilities (1 + K, x, y, z) on ``grid``, interpolated linearly to the CT's grid.
 
-    Outside ``grid`` is background. Two float32 volumes of the CT's size are held at a time.
+    Outside ``grid`` is background; of organs whose key is in ``connected`` the largest piece is kept. Two float32
+    volumes of the CT's size are held at a time.
     """
     labels = [0, *(organ.label for organ in organs)]
     best = np.full(ct.GetSize()[::-1], -1.0, np.float32)
     merged = np.zeros(best.shape, np.uint8 if max(labels) < 256 else np.uint16)
     for channel, value in enumerate(labels):
         _paint(merged, best, value, resample(to_image(q[channel], grid), ct, outside=1.0 if channel == 0 else 0.0))
+    keep_largest_pieces(merged, (organ.label for organ in organs if organ.key in connected))
     image = sitk.GetImageFromArray(merged)
     image.CopyInformation(ct)
     return image

@@ -84,6 +84,11 @@ def _predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="package or job folder, or library name")
     parser.add_argument("--ct", type=Path, required=True, help="NIfTI, NRRD or MHA file, or DICOM series folder")
     _out(parser, "label map to write (.nii.gz, .nrrd, .mha)")
+    parser.add_argument(
+        "--all-pieces",
+        action="store_true",
+        help="keep every piece of organs that were one piece in all training scans (default: the largest)",
+    )
     _machine(parser)
 
 

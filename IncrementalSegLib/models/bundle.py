@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import metadata as distributions
 from typing import Any
 
@@ -19,7 +20,7 @@ _SQUARE = (
 AIR = -0.9  # on the [-1, 1] scale; prediction runs in the box around everything above it
 
 
-def metadata(organs: OrganTable, patch: tuple[int, int, int]) -> dict[str, Any]:
+def metadata(organs: OrganTable, patch: tuple[int, int, int], connected: Sequence[str] = ()) -> dict[str, Any]:
     """The bundle's ``metadata.json`` in MONAI's schema: versions, modality, channel definition."""
     image = {
         "type": "image",
@@ -46,7 +47,7 @@ def metadata(organs: OrganTable, patch: tuple[int, int, int]) -> dict[str, Any]:
         "monai_version": distributions.version("monai"),
         "pytorch_version": distributions.version("torch"),
         "numpy_version": distributions.version("numpy"),
-        "required_packages_version": {"nibabel": "5.2.1"},
+        "required_packages_version": {"nibabel": "5.2.1"} | ({"scikit-image": "0.22.0"} if connected else {}),
         "name": "IncrementalSeg model",
         "task": f"CT segmentation of {', '.join(organs.names)}",
         "description": "Multi-organ CT segmentation model to which organs can be added. Not a medical device.",
@@ -57,11 +58,16 @@ def metadata(organs: OrganTable, patch: tuple[int, int, int]) -> dict[str, Any]:
 
 
 def inference_config(
-    spec: NetworkSpec, organs: OrganTable, preprocessing: Preprocessing, patch: tuple[int, int, int]
+    spec: NetworkSpec,
+    organs: OrganTable,
+    preprocessing: Preprocessing,
+    patch: tuple[int, int, int],
+    connected: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The bundle's ``inference.json``, for ``python -m monai.bundle run --config_file configs/inference.json``.
 
-    Needs torch, monai, fire and nibabel; ``--bundle_root``, ``--datalist`` and ``--output_dir`` say where. The result
+    Needs torch, monai, fire and nibabel, and scikit-image where organs are kept in one piece (``connected``, keys);
+    ``--bundle_root``, ``--datalist`` and ``--output_dir`` say where. The result
     is a label map with the organ table's values on the input's grid.
     """
     low, high = preprocessing.window
@@ -143,6 +149,7 @@ def inference_config(
                     "nearest_interp": False,
                 },
                 {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+                *_pieces(organs, connected),
                 {
                     "_target_": "MapLabelValued",
                     "keys": "pred",
@@ -166,6 +173,12 @@ def inference_config(
             "$[@postprocessing({**item, 'pred': @inferer(item['image'][None], @network)[0]}) for item in @dataset]",
         ],
     }
+
+
+def _pieces(organs: OrganTable, connected: Sequence[str]) -> list[dict[str, Any]]:
+    channels = [organs.channel(key) for key in connected]
+    keep = {"_target_": "KeepLargestConnectedComponentd", "keys": "pred", "applied_labels": channels}
+    return [keep] if channels else []
 
 
 def _folds(organs: OrganTable) -> list[dict[str, Any]]:

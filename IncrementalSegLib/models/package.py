@@ -40,7 +40,8 @@ _REQUIRED = {"configs/metadata.json", "configs/inference.json", "models/model.pt
 class Model:
     """A segmentation model in memory: everything that prediction and a further step need.
 
-    ``patch`` is the sliding window's size in voxels; ``history`` holds a record per step (organs, parent's hash, data
+    ``patch`` is the sliding window's size in voxels; ``connected`` names (keys) the organs that are predicted in one
+    piece; ``history`` holds a record per step (organs, parent's hash, data
     fingerprint, metrics, versions); ``memory`` maps file names to tensors (prototypes, statistics, mask bank).
     """
 
@@ -52,6 +53,7 @@ class Model:
     history: tuple[dict[str, Any], ...] = ()
     memory: dict[str, Any] = field(default_factory=dict)
     hash: str = ""
+    connected: tuple[str, ...] = ()
 
     @property
     def classes(self) -> int:
@@ -101,11 +103,15 @@ def _write(model: Model, folder: Path) -> None:
         "network": asdict(model.spec),
         "preprocessing": asdict(model.preprocessing),
         "patch": list(model.patch),
+        "connected": list(model.connected),
     }
-    write_json(folder / "configs" / "metadata.json", {**metadata(model.organs, model.patch), "incrementalseg": ours})
+    write_json(
+        folder / "configs" / "metadata.json",
+        {**metadata(model.organs, model.patch, model.connected), "incrementalseg": ours},
+    )
     write_json(
         folder / "configs" / "inference.json",
-        inference_config(model.spec, model.organs, model.preprocessing, model.patch),
+        inference_config(model.spec, model.organs, model.preprocessing, model.patch, model.connected),
     )
     weights = model.network.state_dict().items()
     contiguous = {key: tensor.cpu().clone(memory_format=torch.contiguous_format) for key, tensor in weights}
@@ -171,7 +177,7 @@ def load_model(folder: Path | str) -> Model:
     folder = Path(folder)
     verify_package(folder)
     try:
-        spec, preprocessing, patch = _description(_our_metadata(folder))
+        spec, preprocessing, patch, connected = _description(_our_metadata(folder))
         organs = OrganTable.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
         network = build_network(spec, len(organs) + 1)
         history = tuple({**record} for record in _json(folder / "history.json"))
@@ -186,13 +192,15 @@ def load_model(folder: Path | str) -> Model:
         ) from error
     kept = sorted(name for name in _listed(folder) if name.startswith("memory/") and name.endswith(".pt"))
     memory = {Path(name).stem: load_state(folder / name) for name in kept}
-    return Model(network.eval(), spec, organs, preprocessing, patch, history, memory, package_hash(folder))
+    network.eval()
+    return Model(network, spec, organs, preprocessing, patch, history, memory, package_hash(folder), connected)
 
 
-def _description(ours: dict[str, Any]) -> tuple[NetworkSpec, Preprocessing, tuple[int, int, int]]:
+def _description(ours: dict[str, Any]) -> tuple[NetworkSpec, Preprocessing, tuple[int, int, int], tuple[str, ...]]:
     low, high = map(float, ours["preprocessing"]["window"])
     preprocessing = Preprocessing(_triple(ours["preprocessing"]["spacing"]), (low, high))
-    return NetworkSpec(**ours["network"]), preprocessing, _triple(ours["patch"], int)
+    connected = tuple(map(str, ours.get("connected", ())))
+    return NetworkSpec(**ours["network"]), preprocessing, _triple(ours["patch"], int), connected
 
 
 def _triple(values: Any, kind: Any = float) -> tuple[Any, Any, Any]:

@@ -20,6 +20,7 @@ from ..inversion.memory import Scan, remember
 from ..models.networks import NetworkSpec, build_network, device_named, divisor, place
 from ..models.package import Model
 from ..organs import Organ, OrganTable
+from ..pieces import connected_organs
 from ..report import versions
 from ..volumes import Preprocessing
 from .config import TrainingConfig
@@ -84,6 +85,7 @@ def train_base(
     _fit(network, SupervisedObjective(), sampler, config, workspace, "train")
     record = _record(0, strategy, organs, cases, config, parent="")
     model = Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
+    model = _connected(model, cached, workspace)
     scans = [(np.asarray(case.image), np.asarray(case.target)) for case in cached]
     return _remembering(model, scans, sampler, config, workspace)
 
@@ -144,15 +146,8 @@ def update_model(
     sampler = _sampler(cached, organs, model.preprocessing, config, replay, strategy.replay)
     _fit(network, objective, sampler, config, workspace, "update", strategy.frozen_statistics)
     record = _record(len(model.history), strategy.name, new, cases, config, model.hash)
-    updated = Model(
-        network.cpu().eval(),
-        model.spec,
-        organs,
-        model.preprocessing,
-        model.patch,
-        (*model.history, record),
-        model.memory,
-    )
+    updated = replace(model, network=network.cpu().eval(), organs=organs, history=(*model.history, record), hash="")
+    updated = _connected(updated, cached, workspace)
     if strategy.fusion and heldout:
         updated = fuse_if_better(model, updated, heldout, device, workspace.reporter)
     merged = [(hu, np.where(case.target > 0, case.target, old)) for case, (hu, old) in zip(cached, scans, strict=False)]
@@ -216,6 +211,20 @@ def _survey(
     if not strategy.needs_teacher:
         return None
     return survey(model, cases, workspace.folder / "survey", device, workspace.reporter)
+
+
+def _connected(model: Model, cases: Sequence[CachedCase], workspace: Workspace) -> Model:
+    """The model with the organs that these annotations show in one piece, beside those it knew.
+
+    An organ that now has a structure inside it may be cut in two by it: it counts no longer.
+    """
+    parents = {organ.parent for organ in model.organs}
+    known = [key for key in model.connected if key not in parents]
+    found = connected_organs((np.asarray(case.target) for case in cases), model.organs)
+    if found:
+        names = ", ".join(model.organs.find(key).name for key in found)
+        workspace.reporter.message(f"One piece in every annotated scan, and so predicted: {names}.")
+    return replace(model, connected=(*known, *found))
 
 
 def _remembering(

@@ -170,6 +170,20 @@ def test_plain_monai_folds_a_structure_inside_an_organ_as_we_do(package: Path, t
     assert (theirs != ours).sum() < 0.2 * (without != ours).sum()
 
 
+def test_plain_monai_keeps_the_largest_pieces_as_we_do(package: Path, tmp_path: Path) -> None:
+    trained = load_model(package)
+    with torch.no_grad():
+        trained.network.get_submodule("head").bias[0] -= 3.0  # type: ignore[operator, index]  # many pieces
+    model = replace(trained, connected=tuple(trained.organs.keys))
+    save_package(model, tmp_path / "model")
+    scan = write_scans(tmp_path / "scans")[0]
+    theirs = run_config(tmp_path / "model", scan, tmp_path / "out")
+    ct, device = sitk.ReadImage(scan), torch.device("cpu")
+    ours, every = (sitk.GetArrayFromImage(predict_label_map(m, ct, device)) for m in (model, trained))
+    assert (ours == 300).any() and (ours != every).sum() > 200
+    assert (theirs != ours).sum() < 0.05 * (every != ours).sum()
+
+
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "SwinUNETR"])
 def test_monai_builds_the_same_network_from_the_config(name: str) -> None:
     spec, organs = NetworkSpec.preset(name), OrganTable.from_names(["Liver", "Spleen"])
