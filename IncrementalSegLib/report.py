@@ -82,7 +82,7 @@ def build_report(
     cases: tuple[int, int],
     seconds: float,
     peak_memory_mb: float | None,
-    synthetic: Mapping[str, int] | None = None,
+    synthetic: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``report.json``.
 
@@ -92,7 +92,8 @@ def build_report(
         cases: number of training and of held-out cases.
         seconds: duration of the step.
         peak_memory_mb: peak memory of the step.
-        synthetic: volumes ``requested``, ``kept`` and ``dropped``; zeros when left out.
+        synthetic: ``volumes`` made for replay, organs in them that were ``requested``, ``kept`` and ``dropped``, and
+            the source of their feature ``statistics``; zeros when left out.
     """
     lines = [{key: rounded(value) for key, value in asdict(organ).items()} for organ in organs]
     kept, source = _retention(lines)
@@ -104,7 +105,7 @@ def build_report(
         "retention_source": source,
         "organs": lines,
         "cases": {"train": cases[0], "heldout": cases[1]},
-        "synthetic": {"requested": 0, "kept": 0, "dropped": 0} | dict(synthetic or {}),
+        "synthetic": dict(synthetic or {"volumes": 0, "requested": 0, "kept": 0, "dropped": 0, "statistics": ""}),
         "seconds": rounded(seconds),
         "peak_memory_mb": rounded(peak_memory_mb),
         "versions": versions(),
@@ -262,9 +263,14 @@ def _organ_table(organs: Iterable[Mapping[str, Any]]) -> str:
 
 def _facts(report: Mapping[str, Any]) -> str:
     memory, synthetic = report["peak_memory_mb"], report["synthetic"]
-    made = f"; {synthetic['kept']} of {synthetic['requested']} synthetic volumes kept" if synthetic["requested"] else ""
+    made = (
+        f" {synthetic['volumes']} synthetic volumes were replayed; {synthetic['kept']} of {synthetic['requested']} "
+        f"organs in them were kept (feature statistics: {synthetic['statistics']})."
+        if synthetic["volumes"]
+        else ""
+    )
     return (
         f"Strategy {report['strategy']}; {report['cases']['train']} training and {report['cases']['heldout']} held-out "
-        f"cases{made}; {decimals(report['seconds'], 0)} s, peak memory {decimals(memory, 0)} MB. "
+        f"cases; {decimals(report['seconds'], 0)} s, peak memory {decimals(memory, 0)} MB.{made} "
         f"Versions: {', '.join(f'{name} {version}' for name, version in report['versions'].items())}."
     )

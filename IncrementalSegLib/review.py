@@ -52,7 +52,9 @@ class Review:
             mean_per_organ(self.agreements),
             mean_per_organ(self.volumes),
         )
-        return build_report(strategy, organs, (train_cases, len(self.volumes)), seconds, peak_memory_mb())
+        cases = (train_cases, len(self.volumes))
+        synthetic = self.new.history[-1].get("synthetic") if self.new.history else None
+        return build_report(strategy, organs, cases, seconds, peak_memory_mb(), synthetic)
 
 
 def review(new: Model, old: Model | None, cases: Sequence[Case], device: str, reporter: Reporter) -> Review:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,9 +51,12 @@ def replay_cases(
         request = Request(recipe, VOLUMES, edges, seed, scans=scans)
         place = folder / _key(model, recipe, request)
         if not (place / "done.json").exists():
-            samples = synthesize(model, recall(model, lambda: scans), request, device, reporter)
-            _store(samples, model, recipe, place)
+            memory = recall(model, lambda: scans)
+            samples = synthesize(model, memory, request, device, reporter)
+            _store(samples, model, recipe, memory.statistics.source, place)
         cases += [_opened(path, model.classes, new) for path in sorted(place.glob("synthetic_*_image.npy"))]
+    if strategy.replay and not cases:
+        reporter.message("The model sees none of its organs in its synthetic volumes: nothing is replayed.", "warning")
     return cases
 
 
@@ -70,7 +74,7 @@ def _key(model: Model, recipe: Recipe, request: Request) -> str:
     return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
 
 
-def _store(samples: Sequence[Synthetic], model: Model, recipe: Recipe, place: Path) -> None:
+def _store(samples: Sequence[Synthetic], model: Model, recipe: Recipe, statistics: str, place: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     organs = range(1, model.classes)
     for number, sample in enumerate(samples):
@@ -79,7 +83,8 @@ def _store(samples: Sequence[Synthetic], model: Model, recipe: Recipe, place: Pa
             save_array(place / f"synthetic_{number:03}_target.npy", sample.target(len(organs)))
     asked = {o.key: sum(bool((s.requested == c).any()) for s in samples) for c, o in enumerate(model.organs, 1)}
     kept = {o.key: sum(s.kept(c) for s in samples) for c, o in enumerate(model.organs, 1)}
-    write_json(place / "done.json", {"notice": MARK, "recipe": recipe.name, "requested": asked, "kept": kept})
+    facts = {"volumes": len(samples), "requested": asked, "kept": kept, "statistics": statistics}
+    write_json(place / "done.json", {"notice": MARK, "recipe": recipe.name, **facts})
 
 
 def _opened(path: Path, old: int, new: int) -> CachedCase:
@@ -89,8 +94,10 @@ def _opened(path: Path, old: int, new: int) -> CachedCase:
     return CachedCase(path.stem, image, target, annotated, organ_points(np.asarray(target)))
 
 
-def replay_summary(folder: Path) -> dict[str, int]:
-    """Organs in volumes that were requested, kept and dropped, for the report."""
+def replay_summary(folder: Path) -> dict[str, Any]:
+    """What the report says of replay: number of volumes, source of the feature statistics, organs kept and dropped."""
     made = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/done.json"))]
     requested, kept = (sum(sum(one[part].values()) for one in made) for part in ("requested", "kept"))
-    return {"requested": requested, "kept": kept, "dropped": requested - kept}
+    source, volumes = ", ".join(sorted({one["statistics"] for one in made})), sum(one["volumes"] for one in made)
+    counts = {"volumes": volumes, "requested": requested, "kept": kept, "dropped": requested - kept}
+    return {**counts, "statistics": source}

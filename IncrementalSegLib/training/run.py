@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..cases import Case, require_annotations
 from ..errors import InputError
 from ..events import Reporter
-from ..inversion.memory import Scan, remember
 from ..models.networks import NetworkSpec, build_network, device_named, divisor, place
 from ..models.package import Model
 from ..organs import Organ, OrganTable
-from ..pieces import connected_organs
-from ..report import versions
 from ..volumes import Preprocessing
 from .config import TrainingConfig
 from .fusion import fuse_if_better
 from .loop import Objective, fit
 from .objectives import IncrementalObjective, SupervisedObjective
+from .outcome import step_record, with_memory, with_pieces
 from .patches import CachedCase, PatchSampler, cache_case
-from .replay import replay_cases
+from .replay import replay_cases, replay_summary
 from .reshape import with_reshaped
 from .strategies import Strategy
 from .survey import Survey, question_overlaps, survey
@@ -83,11 +79,11 @@ def train_base(
     enough = with_reshaped(cached, copies, preprocessing.spacing, workspace.cache, config.seed, reporter)
     sampler = _sampler(enough, organs, preprocessing, config)
     _fit(network, SupervisedObjective(), sampler, config, workspace, "train")
-    record = _record(0, strategy, organs, cases, config, parent="")
+    record = step_record(0, strategy, organs, cases, config, parent="")
     model = Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
-    model = _connected(model, cached, workspace)
+    model = with_pieces(model, cached, reporter)
     scans = [(np.asarray(case.image), np.asarray(case.target)) for case in cached]
-    return _remembering(model, scans, sampler, config, workspace)
+    return with_memory(model, scans, _batches(sampler, config), config.seed, reporter)
 
 
 def update_model(
@@ -124,7 +120,7 @@ def update_model(
     old, new = model.classes, list(organs)[len(model.organs) :]
     cases = [case.restricted(organ.key for organ in new) for case in cases]
     require_annotations(cases, new)
-    device = device_named(config.device)
+    device, reporter = device_named(config.device), workspace.reporter
     cached = _prepare(cases, organs, model.preprocessing, workspace)
     seen = _survey(model, cached, strategy, workspace, device)
     if seen:
@@ -140,18 +136,18 @@ def update_model(
         place(model.network, device), strategy, old, len(organs) + 1, seen.thresholds if seen else None
     )
     scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached] if seen else []
-    replay = replay_cases(
-        model, len(new), scans, strategy, workspace.synthetic, config.seed, device, workspace.reporter
-    )
+    replay = replay_cases(model, len(new), scans, strategy, workspace.synthetic, config.seed, device, reporter)
     sampler = _sampler(cached, organs, model.preprocessing, config, replay, strategy.replay)
     _fit(network, objective, sampler, config, workspace, "update", strategy.frozen_statistics)
-    record = _record(len(model.history), strategy.name, new, cases, config, model.hash)
+    record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
+    if strategy.replay:
+        record["synthetic"] = replay_summary(workspace.synthetic)
     updated = replace(model, network=network.cpu().eval(), organs=organs, history=(*model.history, record), hash="")
-    updated = _connected(updated, cached, workspace)
+    updated = with_pieces(updated, cached, reporter)
     if strategy.fusion and heldout:
-        updated = fuse_if_better(model, updated, heldout, device, workspace.reporter)
+        updated = fuse_if_better(model, updated, heldout, device, reporter)
     merged = [(hu, np.where(case.target > 0, case.target, old)) for case, (hu, old) in zip(cached, scans, strict=False)]
-    return _remembering(updated, merged, sampler, config, workspace)
+    return with_memory(updated, merged, _batches(sampler, config), config.seed, reporter)
 
 
 def require_fitting_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:
@@ -213,32 +209,6 @@ def _survey(
     return survey(model, cases, workspace.folder / "survey", device, workspace.reporter)
 
 
-def _connected(model: Model, cases: Sequence[CachedCase], workspace: Workspace) -> Model:
-    """The model with the organs that these annotations show in one piece, beside those it knew.
-
-    An organ that now has a structure inside it may be cut in two by it: it counts no longer.
-    """
-    parents = {organ.parent for organ in model.organs}
-    known = [key for key in model.connected if key not in parents]
-    found = connected_organs((np.asarray(case.target) for case in cases), model.organs)
-    if found:
-        names = ", ".join(model.organs.find(key).name for key in found)
-        workspace.reporter.message(f"One piece in every annotated scan, and so predicted: {names}.")
-    return replace(model, connected=(*known, *found))
-
-
-def _remembering(
-    model: Model, scans: Sequence[Scan], sampler: PatchSampler, config: TrainingConfig, workspace: Workspace
-) -> Model:
-    """The model with a memory of these scans; with none where nobody knows what is in them."""
-    batches = (sampler.batch(number, config.batch, model.patch).image for number in range(_RECORDED))
-    try:
-        return replace(model, memory=remember(model, scans, batches, config.seed) if scans else {})
-    except InputError as error:
-        workspace.reporter.message(f"The model remembers nothing for synthesis: {error}", "warning")
-        return replace(model, memory={})
-
-
 def _sampler(
     cases: Sequence[CachedCase],
     organs: OrganTable,
@@ -257,6 +227,10 @@ def _sampler(
         replay=replay,
         replay_share=replay_share,
     )
+
+
+def _batches(sampler: PatchSampler, config: TrainingConfig) -> Iterator[Tensor]:
+    return (sampler.batch(number, config.batch, config.patch).image for number in range(_RECORDED))
 
 
 def _fit(
@@ -279,21 +253,3 @@ def _fit(
         phase=phase,
         frozen_statistics=frozen_statistics,
     )
-
-
-def _record(
-    step: int, strategy: str, organs: Any, cases: Sequence[Case], config: TrainingConfig, parent: str
-) -> dict[str, Any]:
-    prints = "".join(sorted(case.fingerprint() for case in cases))
-    return {
-        "step": step,
-        "strategy": strategy,
-        "organs": [organ.key for organ in organs],
-        "parent": parent,
-        "cases": len(cases),
-        "data": hashlib.sha256(prints.encode()).hexdigest(),
-        "steps": config.steps,
-        "seed": config.seed,
-        "metrics": {},
-        "versions": versions(),
-    }

@@ -61,6 +61,14 @@ _ALL = [
         clean_teacher=True,
         fusion=True,
     ),
+    Strategy(
+        "mosinversion",
+        "replay of synthetic CT and distillation alone (Kim et al. 2025)",
+        unbiased=True,
+        distillation=10.0,
+        replay=1 / 3,
+        recipes=("fast",),
+    ),
     Strategy("joint", "all labels of all cases from the start; the upper bound", all_labels=True),
 ]
 STRATEGIES = {strategy.name: strategy for strategy in _ALL}

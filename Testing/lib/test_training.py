@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from IncrementalSegLib.cases import Case, read_dataset
 from IncrementalSegLib.errors import Cancelled, IncrementalSegError, InputError
 from IncrementalSegLib.events import Reporter
+from IncrementalSegLib.inversion import quality
+from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.models.checkpoint import load_state
 from IncrementalSegLib.models.networks import NetworkSpec, build_network
 from IncrementalSegLib.models.package import Model, load_model
 from IncrementalSegLib.organs import OrganTable, organ_named
-from IncrementalSegLib.training import loop
+from IncrementalSegLib.training import loop, replay
 from IncrementalSegLib.training.config import TrainingConfig
 from IncrementalSegLib.training.loop import fit, learning_rate
 from IncrementalSegLib.training.patches import Batch
@@ -77,6 +79,12 @@ def _cancel_at(step: int) -> Reporter:
 def same_weights(a: nn.Module, b: nn.Module) -> bool:
     one, other = a.state_dict(), b.state_dict()
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture(autouse=True)
+def _little_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "VOLUMES", 1)
+    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], iterations=2))
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +237,7 @@ LOSSES = {
     "mib": {"seg", "kd"},
     "plop": {"seg", "pod"},
     "distill": {"seg", "kd"},
+    "mosinversion": {"seg", "kd"},
     "joint": {"seg"},
 }
 
@@ -256,6 +265,20 @@ def test_fine_tuning_never_asks_the_old_model_and_distillation_does(parent, case
 
     assert not asked("fine-tune")
     assert asked("distill")
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_counts_it(
+    parent, cases, tmp_path, monkeypatch, seen
+):
+    monkeypatch.setattr(quality, "KEEP_FROM", 0.0 if seen else 1.1)  # the model is hardly trained
+    events: list[dict] = []
+    model = _update(parent, cases, tmp_path, "mosinversion", Reporter(events.append, every=0))
+    record = model.history[-1]["synthetic"]
+    assert (record["volumes"], record["statistics"]) == (1, "batchnorm")
+    assert record["requested"] == record["kept"] + record["dropped"] > 0
+    assert bool(list(tmp_path.glob("synthetic/*/synthetic_*_image.npy"))) == bool(record["kept"]) == seen
+    assert any("nothing is replayed" in event.get("text", "") for event in events) != seen
 
 
 def test_joint_training_refuses_cases_without_the_old_organs(parent, cases, tmp_path):
