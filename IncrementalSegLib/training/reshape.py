@@ -26,36 +26,50 @@ Spacing = tuple[float, float, float]
 
 
 def with_reshaped(
-    cases: Sequence[CachedCase], count: int, spacing: Spacing, folder: Path, seed: int, reporter: Reporter
+    cases: Sequence[CachedCase],
+    count: int,
+    spacing: Spacing,
+    folder: Path,
+    seed: int,
+    reporter: Reporter,
+    anatomies: Sequence[np.ndarray] | None = None,
 ) -> list[CachedCase]:
     """The cases and ``count`` warped copies of each, kept under ``folder``; the same seed gives the same copies.
 
-    Only for cases whose every organ is annotated: what is not labelled would be taken for a place to move.
+    ``anatomies`` are channels (x, y, z) of all that is known to be in each case, its targets when left out: what is in
+    none of them is taken for a place to move to. Patches are drawn on all of it, targets are the annotated channels.
 
     Raises:
         InputError: a scan shows no body.  StorageError: a copy cannot be written.
     """
     copies = []
     for number, case in enumerate(cases if count else (), start=1):
-        copies += _copies(case, spacing, folder, [[seed, number, copy] for copy in range(count)])
+        organs = np.asarray(case.target if anatomies is None else anatomies[number - 1])
+        copies += _copies(case, organs, spacing, folder, [[seed, number, copy] for copy in range(count)])
         reporter.progress("reshape", number, len(cases))
     return [*cases, *copies]
 
 
-def _copies(case: CachedCase, spacing: Spacing, folder: Path, seeds: list[list[int]]) -> list[CachedCase]:
-    recipes = [json.dumps([case.key, seed, asdict(RESHAPING)]) for seed in seeds]
+def _copies(
+    case: CachedCase, organs: np.ndarray, spacing: Spacing, folder: Path, seeds: list[list[int]]
+) -> list[CachedCase]:
+    known = hashlib.sha256(organs.tobytes()).hexdigest()
+    recipes = [json.dumps([case.key, known, seed, asdict(RESHAPING)]) for seed in seeds]
     places = [folder / hashlib.sha256(recipe.encode()).hexdigest()[:16] for recipe in recipes]
     missing = [pair for pair in zip(places, seeds, strict=True) if not (pair[0] / "done.json").exists()]
     if missing:
-        anatomy = Anatomy.of(case.image, np.asarray(case.target), spacing)
+        anatomy = Anatomy.of(case.image, organs, spacing)
+        annotated = np.flatnonzero(case.annotated)
         for place, seed in missing:
             warp = draw_warp(anatomy, spacing, RESHAPING, np.random.default_rng(seed))
             save_array(place / "image.npy", np.rint(warp.image(case.image)).astype(np.int16))
-            save_array(place / "target.npy", warp.labels(anatomy.organs))
+            moved = warp.labels(anatomy.organs)
+            save_array(place / "organs.npy", moved)
+            save_array(place / "target.npy", np.where(np.isin(moved, annotated), moved, np.uint8(0)))
             write_json(place / "done.json", {"of": case.key})
     return [_opened(case, place) for place in places]
 
 
 def _opened(case: CachedCase, place: Path) -> CachedCase:
-    image, target = (np.load(place / f"{part}.npy", mmap_mode="r") for part in ("image", "target"))
-    return CachedCase(place.name, image, target, case.annotated, organ_points(np.asarray(target)))
+    image, target, organs = (np.load(place / f"{part}.npy", mmap_mode="r") for part in ("image", "target", "organs"))
+    return CachedCase(place.name, image, target, case.annotated, organ_points(np.asarray(organs)))

@@ -128,6 +128,10 @@ def update_model(
             question_overlaps(cached, seen, organs, old)
         if strategy.old_organ_patches:
             cached = [seen.with_old_organs(case) for case in cached]
+    scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached] if seen else []
+    merged = [
+        np.where(case.target > 0, case.target, predicted) for case, (_, predicted) in zip(cached, scans, strict=False)
+    ]
     torch.manual_seed(config.seed)
     network = model.widened(len(organs) + 1)
     if not strategy.from_background:
@@ -135,9 +139,12 @@ def update_model(
     objective = IncrementalObjective(
         place(model.network, device), strategy, old, len(organs) + 1, seen.thresholds if seen else None
     )
-    scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached] if seen else []
     replay = replay_cases(model, len(new), scans, strategy, workspace.synthetic, config.seed, device, reporter)
-    sampler = _sampler(cached, organs, model.preprocessing, config, replay, strategy.replay)
+    copies = config.augmentation.copies if strategy.reshaped else 0
+    enough = with_reshaped(
+        cached, copies, model.preprocessing.spacing, workspace.cache, config.seed, reporter, merged or None
+    )
+    sampler = _sampler(enough, organs, model.preprocessing, config, replay, strategy.replay)
     _fit(network, objective, sampler, config, workspace, "update", strategy.frozen_statistics)
     record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
     if strategy.replay:
@@ -146,8 +153,8 @@ def update_model(
     updated = with_pieces(updated, cached, reporter)
     if strategy.fusion and heldout:
         updated = fuse_if_better(model, updated, heldout, device, reporter)
-    merged = [(hu, np.where(case.target > 0, case.target, old)) for case, (hu, old) in zip(cached, scans, strict=False)]
-    return with_memory(updated, merged, _batches(sampler, config), config.seed, reporter)
+    known = [(hu, channels) for (hu, _), channels in zip(scans, merged, strict=True)]
+    return with_memory(updated, known, _batches(sampler, config), config.seed, reporter)
 
 
 def require_fitting_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:

@@ -18,6 +18,7 @@ class Strategy:
     ``old_organ_patches``: also place patches on the organs the teacher predicts. ``from_background``: new head rows
     start from the background. ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: average with the old model
     where a hold-out shows that it helps. ``clean_teacher``: the teacher sees patches with unchanged intensities.
+    ``reshaped``: also train on warped copies of the scans, in which the organs that the teacher predicts move too.
     ``replay``: share of the patches that are cut from synthetic volumes of the old model (MOSInversion), ``recipes``
     how these are made. ``all_labels``: train on every label of every case from the start (the upper bound).
     """
@@ -31,6 +32,7 @@ class Strategy:
     pooled: float = 0.0
     pseudo_labels: Literal["", "confidence", "entropy"] = ""
     old_organ_patches: bool = False
+    reshaped: bool = False
     from_background: bool = True
     frozen_statistics: bool = True
     clean_teacher: bool = False
@@ -42,7 +44,7 @@ class Strategy:
     @property
     def needs_teacher(self) -> bool:
         """Whether the frozen old model is run beside the new one."""
-        return bool(self.lwf or self.distillation or self.pooled or self.pseudo_labels or self.replay)
+        return bool(self.lwf or self.distillation or self.pooled or self.pseudo_labels or self.reshaped or self.replay)
 
 
 _ALL = [
@@ -58,6 +60,7 @@ _ALL = [
         label_guided=True,
         pseudo_labels="confidence",
         old_organ_patches=True,
+        reshaped=True,
         clean_teacher=True,
         fusion=True,
     ),
