@@ -101,7 +101,7 @@ def _invert(
     body = torch.from_numpy(np.stack([anatomy.tissue != AIR for _, anatomy in starts]))[:, None]
     iterations, total = request.recipe.iterations, request.recipe.iterations * -(-request.count // BATCH)
 
-    def listen(iteration: int, parts: dict[str, float]) -> None:
+    def listen(iteration: int, parts: dict[str, float], images: object) -> None:
         reporter.progress("synthesize", done // BATCH * iterations + iteration, total, parts)
 
     generator = np.random.default_rng([request.seed, done, 1])

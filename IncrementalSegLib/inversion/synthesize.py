@@ -19,7 +19,7 @@ from .recipes import Recipe
 from .statistics import FeatureStatistics, feature_distance, published_distance, watch
 
 Corner = tuple[int, int, int]
-Listener = Callable[[int, dict[str, float]], None]
+Listener = Callable[[int, dict[str, float], Callable[[], Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Inverter:
         masks: Tensor,
         body: Tensor | None,
         generator: np.random.Generator,
-        listener: Listener = lambda iteration, parts: None,
+        listener: Listener = lambda iteration, parts, images: None,
     ) -> Tensor:
         """Images (N, 1, x, y, z) for masks (N, x, y, z) of channels, from ``start`` (N, 1, x, y, z).
 
         ``body`` (N, 1, x, y, z) is where our recipes may change voxels. Every iteration visits all windows of all
-        volumes once and then moves the voxels; ``listener`` hears the iteration and the parts of its loss and may raise
-        to stop.
+        volumes once and then moves the voxels; ``listener`` hears the iteration, the parts of its loss and a function
+        that gives the images as they stand, and may raise to stop.
         """
         recipe = self.recipe
         teacher = place(self.teacher, self.device).eval().requires_grad_(False)
@@ -64,7 +64,7 @@ class Inverter:
                 optimizer.zero_grad(set_to_none=True)
                 parts = self._visit(canvas, masks, teacher, seen, generator)
                 optimizer.step()
-                listener(iteration + 1, parts)
+                listener(iteration + 1, parts, canvas.images)
         return canvas.images().cpu()
 
     def _visit(

@@ -104,8 +104,9 @@ def test_the_same_seed_gives_the_same_image_and_a_listener_can_stop(teacher: nn.
     first, second = (run(inverter(teacher, recipe), *asked()) for _ in range(2))
     assert torch.equal(first, second)
 
-    def stop(iteration: int, parts: dict[str, float]) -> None:
+    def stop(iteration: int, parts: dict[str, float], current: Callable[[], Tensor]) -> None:
         assert {"mask", "features"} <= parts.keys()
+        assert current().shape == asked()[0].shape and not current().requires_grad
         if iteration == 2:
             raise Cancelled("enough")
 
