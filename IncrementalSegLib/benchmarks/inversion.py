@@ -74,9 +74,9 @@ def curve(
         raise InputError(f"Recipe '{recipe.name}' starts from scans: here all recipes share masks without a scan.")
     request = Request(recipe, count, model.patch, seed)
     starts = [draw_start(model, memory, request, number) for number in range(count)]
-    images = torch.from_numpy(np.stack([image for image, _ in starts]))[:, None]
-    masks = np.stack([anatomy.organs for _, anatomy in starts])
-    body = torch.from_numpy(np.stack([anatomy.tissue != AIR for _, anatomy in starts]))[:, None]
+    images = torch.from_numpy(np.stack([start.image for start in starts]))[:, None]
+    masks = np.stack([start.anatomy.organs for start in starts])
+    body = torch.from_numpy(np.stack([start.anatomy.tissue != AIR for start in starts]))[:, None]
     points = [Point(0, 0.0, *quality(model, memory, images.to(device), masks))]
     looked_at, clock = _looked_at(recipe.iterations), _Clock(device)
 

@@ -21,13 +21,15 @@ KEEP_FROM = 0.8
 class Synthetic:
     """A synthetic volume: ``image`` on the [-1, 1] scale, ``requested`` and ``predicted`` channels, all (x, y, z).
 
-    ``predicted`` is the frozen model's answer on the finished image; ``layers`` the feature distance per layer.
+    ``predicted`` is the frozen model's answer on the finished image; ``layers`` the feature distance per layer;
+    ``unwarped`` the channels of the scan it was made from, before they were warped.
     """
 
     image: np.ndarray
     requested: np.ndarray
     predicted: np.ndarray
     layers: dict[str, float]
+    unwarped: np.ndarray | None = None
 
     @property
     def feature_distance(self) -> float:
@@ -77,8 +79,17 @@ def quality_table(
         "names": {organ.key: organ.name for organ in organs},
         "feature_distance": float(np.mean([sample.feature_distance for sample in samples])),
         "layers": layers,
+        "dice_to_scan": _mean([score for sample in samples for score in _dice_to_scan(sample)]),
         **diversity(samples),
     }
+
+
+def _dice_to_scan(sample: Synthetic) -> list[float]:
+    """DSC per requested organ of the mask before and after it was manipulated: how little it was changed."""
+    if sample.unwarped is None:
+        return []
+    requested = np.unique(sample.requested[sample.requested > 0])
+    return [dice(sample.unwarped == c, sample.requested == c) or 0.0 for c in requested]
 
 
 def _organ_row(samples: Sequence[Synthetic], channel: int, intensities: Intensities, window: float) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -66,11 +67,19 @@ def synthesize(
     return samples
 
 
-def draw_start(model: Model, memory: Memory, request: Request, number: int) -> tuple[np.ndarray, Anatomy]:
-    """The image that volume ``number`` starts from, (x, y, z) on the [-1, 1] scale, and the anatomy asked for.
+class Start(NamedTuple):
+    """What a volume starts from: image (x, y, z) on the [-1, 1] scale, and the anatomy that is asked for.
 
-    The volume lies around an organ; organs take turns.
+    ``unwarped``: the channels of the scan at that place before it was warped, where it is one.
     """
+
+    image: np.ndarray
+    anatomy: Anatomy
+    unwarped: np.ndarray | None = None
+
+
+def draw_start(model: Model, memory: Memory, request: Request, number: int) -> Start:
+    """What volume ``number`` starts from; it lies around an organ, and organs take turns."""
     generator = np.random.default_rng([request.seed, number])
     spacing, mirror = model.preprocessing.spacing, model.organs.mirror_channels()
     turn = 1 + number % len(model.organs)
@@ -80,25 +89,26 @@ def draw_start(model: Model, memory: Memory, request: Request, number: int) -> t
         warp = draw_warp(seen, spacing, request.manipulation, generator, mirror)
         whole = warp.anatomy(seen)
         crop = draw_crop(whole, request.size, generator, turn)
-        return crop.array(model.preprocessing.normalise(warp.image(hu)), -1.0).astype(np.float32), crop.anatomy(whole)
+        image = crop.array(model.preprocessing.normalise(warp.image(hu)), -1.0).astype(np.float32)
+        return Start(image, crop.anatomy(whole), crop.array(channels, 0))
     whole = memory.bank.sample(generator, request.manipulation, mirror, None, spacing)
     anatomy = draw_crop(whole, request.size, generator, turn).anatomy(whole)
     if request.recipe.start == "noise":
-        return generator.standard_normal(request.size, dtype=np.float32), anatomy
-    return paint(anatomy, memory.intensities, generator), anatomy
+        return Start(generator.standard_normal(request.size, dtype=np.float32), anatomy)
+    return Start(paint(anatomy, memory.intensities, generator), anatomy)
 
 
 def _invert(
     inverter: Inverter,
     model: Model,
-    starts: Sequence[tuple[np.ndarray, Anatomy]],
+    starts: Sequence[Start],
     request: Request,
     reporter: Reporter,
     done: int,
 ) -> list[Synthetic]:
-    images = torch.from_numpy(np.stack([image for image, _ in starts]))[:, None]
-    masks = torch.from_numpy(np.stack([anatomy.organs for _, anatomy in starts]).astype(np.int64))
-    body = torch.from_numpy(np.stack([anatomy.tissue != AIR for _, anatomy in starts]))[:, None]
+    images = torch.from_numpy(np.stack([start.image for start in starts]))[:, None]
+    masks = torch.from_numpy(np.stack([start.anatomy.organs for start in starts]).astype(np.int64))
+    body = torch.from_numpy(np.stack([start.anatomy.tissue != AIR for start in starts]))[:, None]
     iterations, total = request.recipe.iterations, request.recipe.iterations * -(-request.count // BATCH)
 
     def listen(iteration: int, parts: dict[str, float], images: object) -> None:
@@ -106,13 +116,10 @@ def _invert(
 
     generator = np.random.default_rng([request.seed, done, 1])
     finished = inverter.run(images, masks, body, generator, listen).clamp(-1, 1)
-    return [
-        _judged(inverter, model, image[0], anatomy, reporter)
-        for image, (_, anatomy) in zip(finished, starts, strict=True)
-    ]
+    return [_judged(inverter, model, image[0], start, reporter) for image, start in zip(finished, starts, strict=True)]
 
 
-def _judged(inverter: Inverter, model: Model, image: torch.Tensor, anatomy: Anatomy, reporter: Reporter) -> Synthetic:
+def _judged(inverter: Inverter, model: Model, image: torch.Tensor, start: Start, reporter: Reporter) -> Synthetic:
     network, device = model.network, inverter.device
     warn = partial(reporter.message, level="warning")
     q = probabilities(network.eval(), image, model.patch, device, reporter.check, warn)
@@ -120,4 +127,5 @@ def _judged(inverter: Inverter, model: Model, image: torch.Tensor, anatomy: Anat
     with torch.inference_mode(), watch(network, inverter.statistics) as seen:
         network(image[window][None, None].to(device))
         layers = distance_per_layer(seen, inverter.statistics)
-    return Synthetic(image.numpy(), anatomy.organs, q.argmax(0).to(torch.uint8).numpy(), layers)
+    predicted = q.argmax(0).to(torch.uint8).numpy()
+    return Synthetic(image.numpy(), start.anatomy.organs, predicted, layers, start.unwarped)

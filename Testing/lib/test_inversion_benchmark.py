@@ -88,4 +88,4 @@ def test_a_recipe_that_needs_scans_is_refused(base_job: Path) -> None:
 def test_masks_do_not_depend_on_where_a_recipe_starts(base_job: Path) -> None:
     model = load_model(base_job / "model")
     starts = [draw_start(model, recall(model), Request(RECIPES[n], 1, model.patch), 0) for n in ("reference", "fast")]
-    assert np.array_equal(starts[0][1].organs, starts[1][1].organs)
+    assert np.array_equal(starts[0].anatomy.organs, starts[1].anatomy.organs)

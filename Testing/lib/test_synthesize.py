@@ -204,6 +204,14 @@ def test_an_organ_that_did_not_come_out_is_ignored_and_the_others_are_learned() 
     assert (target[:3] == 1).all() and (target[3:6] == 0).all()
 
 
+def test_how_little_a_mask_was_changed_is_told_where_there_was_a_scan() -> None:
+    zeros = np.zeros(7, np.float32)
+    known = Intensities(zeros, zeros, np.zeros((7, 3)), np.ones((7, 64), np.float32))
+    shifted = np.roll(sample().requested, 2, 0)  # half of the liver's four layers, half of the spleen's
+    table = quality_table([replace(sample(), unwarped=shifted)], ORGANS, known, 400.0)
+    assert table["dice_to_scan"] == pytest.approx(0.5)
+
+
 def test_the_table_counts_and_averages() -> None:
     zeros = np.zeros(7, np.float32)
     histogram = np.zeros((7, 64), np.float32)
@@ -217,4 +225,5 @@ def test_the_table_counts_and_averages() -> None:
     assert liver["histogram_distance_hu"] == pytest.approx(0, abs=1e-3)
     assert table["feature_distance"] == pytest.approx((10 * 0.2 + 0.4) / 2)
     assert table["layers"] == pytest.approx({"first": 0.2, "second": 0.4})
+    assert table["dice_to_scan"] is None
     assert diversity([sample(), sample()]) == {"image_diversity": 0.0, "mask_diversity": 0.0}

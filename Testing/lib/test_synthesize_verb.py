@@ -66,6 +66,7 @@ def test_volumes_label_maps_sheet_and_table_are_written_and_marked(
     quality = json.loads((out / "quality.json").read_text())
     assert quality["recipe"] == recipe and quality["requested"] == quality["kept"] + quality["dropped"] >= 2
     assert quality["statistics_source"] == "batchnorm" and quality["seconds_per_volume"] > 0
+    assert (quality["dice_to_scan"] is not None) == (recipe == "grounded")
     assert quality["dice"].keys() == {organ.key for organ in load_model(base_job / "model").organs}
 
 
