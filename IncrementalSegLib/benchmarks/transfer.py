@@ -1,0 +1,163 @@
+"""Transfer: does a model that never saw the inversion find the organs in synthetic volumes? (method §5)
+
+``python -m IncrementalSegLib.benchmarks.transfer --model MODEL --judge OTHER --cases DIR --out build/transfer``
+
+The judge is a model of the same organs, best of another architecture and seed, trained on the same cases. Its DSC on
+kept organs of synthetic volumes stands beside its DSC on the split's ``evaluation`` scans: an adversarial pattern fools
+the model it was made from, not the judge. ``grounded`` starts from the ``step1`` scans and what the model sees there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..cancel import cancel_on_signals
+from ..cases import read_dataset, read_split
+from ..errors import IncrementalSegError, InputError
+from ..evaluation import dice, summarise
+from ..events import Reporter, for_people
+from ..inference import probabilities
+from ..inversion.memory import Scan, recall
+from ..inversion.quality import Synthetic, quality_table
+from ..inversion.recipes import RECIPES, recipe_named
+from ..inversion.samples import MARGIN, Request, synthesize
+from ..inversion.session import scan_of
+from ..models.networks import device_named
+from ..models.package import Model, load_model
+from ..report import csv_text, decimals, markdown_table, rounded
+from ..storage import write_json, write_text
+from .protocol import score_model
+
+REAL = "real scans"
+COLUMNS = ("recipe", "organ", "requested", "kept", "dice", "judge", "judge_on_real", "dice_to_scan", "feature_distance")
+
+
+def judged(
+    samples: Sequence[Synthetic], judge: Model, device: torch.device, reporter: Reporter
+) -> list[dict[int, float]]:
+    """Per volume, by channel: DSC of the judge's answer against the training label, for every organ that was kept."""
+    scores = []
+    warn = partial(reporter.message, level="warning")
+    for sample in samples:
+        image = torch.from_numpy(sample.image)
+        found = probabilities(judge.network.eval(), image, judge.patch, device, reporter.check, warn).argmax(0).numpy()
+        kept = [c for c in range(1, judge.classes) if sample.kept(c)]
+        scores.append({c: dice(sample.predicted == c, found == c) or 0.0 for c in kept})
+    return scores
+
+
+def transfer_rows(
+    recipe: str, quality: dict[str, Any], scores: Sequence[dict[int, float]], real: dict[str, float], judge: Model
+) -> list[dict[str, Any]]:
+    """CSV rows of a recipe, one per organ: what was asked for and kept, and what the judge finds."""
+    rows = []
+    for channel, organ in enumerate(judge.organs, start=1):
+        found = [score[channel] for score in scores if channel in score]
+        row = {part: quality[part] for part in ("dice_to_scan", "feature_distance")}
+        row |= {part: quality["organs"][organ.key][part] for part in ("requested", "kept", "dice")}
+        row |= {"judge": float(np.mean(found)) if found else None, "judge_on_real": real[organ.key]}
+        rows.append(rounded({"recipe": recipe, "organ": organ.name, **row}))
+    return rows
+
+
+def transfer_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: one line per recipe, organs averaged; share of organs dropped at most; the judge against real scans."""
+    lines = []
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        own = [row for row in rows if row["recipe"] == recipe and row["requested"]]
+        asked, kept = (sum(row[part] for row in own) for part in ("requested", "kept"))
+        seen = [(row["judge"], row["judge_on_real"]) for row in own if row["judge"] is not None]
+        here, real = np.mean(seen, axis=0).tolist() if seen else (None, None)
+        model = float(np.average([row["dice"] for row in own], weights=[row["requested"] for row in own]))
+        dropped = max((1 - row["kept"] / row["requested"] for row in own), default=0.0)
+        share = f"{100 * here / real:.0f} %" if here is not None and real else "—"
+        numbers = [decimals(value, 3) for value in (model, here, real)]
+        change = [decimals(own[0]["dice_to_scan"], 2), decimals(own[0]["feature_distance"], 3)]
+        lines.append([recipe, f"{kept}/{asked}", f"{100 * dropped:.0f} %", *numbers, share, *change])
+    head = ["Recipe", "Organs kept", "Worst organ dropped", "Model's DSC (all)", "Judge's DSC (kept)"]
+    return markdown_table([*head, "Judge on real scans", "Transfer", "Mask DSC to its scan", "R"], lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; prints the table and writes CSV and Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="package to make volumes from")
+    parser.add_argument("--judge", type=Path, required=True, help="package of the same organs that never saw a volume")
+    parser.add_argument("--cases", type=Path, required=True, help="dataset folder with split.json")
+    parser.add_argument("--split", type=Path, help="JSON with step1 and evaluation (default: CASES/split.json)")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES, metavar="NAME")
+    parser.add_argument("--count", type=int, default=12, help="volumes of every recipe (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        print(_run(options))
+    except IncrementalSegError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _run(options: argparse.Namespace) -> str:
+    model, judge, device = load_model(options.model), load_model(options.judge), device_named(options.device)
+    if model.organs.keys != judge.organs.keys or model.preprocessing != judge.preprocessing:
+        raise InputError(f"{options.judge} has other organs or another preprocessing than {options.model}.")
+    reporter, split = (
+        Reporter(for_people(), cancelled=cancel_on_signals()),
+        options.split or options.cases / "split.json",
+    )
+    real = _on_real(judge, options, split, reporter)
+    rows = []
+    for name in options.recipes:
+        path = options.out / f"{name}.json"
+        settings = json.loads(json.dumps([model.hash, judge.hash, asdict(RECIPES[name]), options.count, options.seed]))
+        if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["settings"] != settings:
+            cases = read_dataset(options.cases, [], read_split(split, "step1")) if name == "grounded" else []
+            scans = [scan_of(model, case, device, reporter) for case in cases]
+            quality, samples = _synthesized(model, name, scans, options, device, reporter)
+            made = transfer_rows(name, quality, judged(samples, judge, device, reporter), real, judge)
+            write_json(path, {"settings": settings, "rows": made})
+        rows += json.loads(path.read_text(encoding="utf-8"))["rows"]
+    write_text(options.out / "transfer.csv", csv_text(COLUMNS, rows))
+    table = transfer_table(rows)
+    write_text(options.out / "transfer.md", table + "\n")
+    return table
+
+
+def _on_real(judge: Model, options: argparse.Namespace, split: Path, reporter: Reporter) -> dict[str, float]:
+    cases = read_dataset(options.cases, judge.organs.names, read_split(split, "evaluation"))
+    summary = summarise(score_model(judge, cases, options.device, reporter))
+    return {key: summary[key]["dsc"] or 0.0 for key in judge.organs.keys}
+
+
+def _synthesized(
+    model: Model,
+    name: str,
+    scans: Sequence[Scan],
+    options: argparse.Namespace,
+    device: torch.device,
+    reporter: Reporter,
+) -> tuple[dict[str, Any], list[Synthetic]]:
+    low, high = model.preprocessing.window
+    x, y, z = (edge + MARGIN for edge in model.patch)
+    memory, request = recall(model), Request(recipe_named(name), options.count, (x, y, z), options.seed, scans=scans)
+    samples = synthesize(model, memory, request, device, reporter)
+    return quality_table(samples, model.organs, memory.intensities, high - low), samples
+
+
+if __name__ == "__main__":
+    sys.exit(main())
