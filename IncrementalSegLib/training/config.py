@@ -30,7 +30,7 @@ class Augmentation:
     noise: float = 0.1
     blur: float = 0.2
     flip: float = 0.0
-    copies: int = 4
+    copies: int = 8
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..inversion.manipulation import Manipulation, draw_warp
 from ..storage import write_json
 from .patches import CachedCase, organ_points, save_array
 
-RESHAPING = Manipulation((5.0, 5.0, 10.0), 0.0, (0.9, 1.1), organ_scale=(0.65, 1.6), organ_shift=15.0, elastic=4.0)
+RESHAPING = Manipulation((5.0, 5.0, 10.0), 0.0, (0.9, 1.1), organ_scale=(0.5, 2.0), organ_shift=15.0, elastic=4.0)
 
 Spacing = tuple[float, float, float]
 
