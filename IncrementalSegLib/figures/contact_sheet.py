@@ -13,6 +13,8 @@ from ..organs import OrganTable
 from .canvas import QUIET, TEXT, WIDTH_INCHES, legend_below, new_figure, save_figure
 from .planes import VIEWS, centre_and_box, color_of, draw_contours, draw_plane
 
+_GAMMA = 0.7  # a window that starts just below fat would show fat as black as air
+
 
 class Sheet(NamedTuple):
     """A volume of the sheet: title, image in HU, requested and predicted label map, all (x, y, z)."""
@@ -39,7 +41,7 @@ def plot_contact_sheet(
         table: organs of the label maps.
         spacing: voxel size in mm, (x, y, z).
         path: file to write; the suffix decides the format.
-        window: HU shown as black and as white.
+        window: HU shown as black and as white; dark tissue is lifted, so that fat can be told from air.
 
     Raises:
         InputError: no volume, matplotlib is missing, or a volume without any organ.
@@ -63,13 +65,15 @@ def plot_contact_sheet(
 def _draw_sheet(
     panels: Any, sheet: Sheet, table: OrganTable, spacing: Sequence[float], window: tuple[float, float]
 ) -> None:
+    from matplotlib.colors import PowerNorm
+
     centre, _ = centre_and_box([sheet.requested], list(table), spacing)
     height = max(size * step for size, step in zip(sheet.image.shape, spacing, strict=True))
     panels[0].set_ylabel(sheet.title, fontsize=7, color=TEXT)
     for axes, view in zip(panels, VIEWS, strict=True):
         cut = tuple(slice(None) if axis in view.axes else centre[axis] for axis in range(3))
         steps = [spacing[axis] for axis in view.axes]
-        draw_plane(axes, view, sheet.image[cut], steps, height, letters=False).set_clim(*window)
+        draw_plane(axes, view, sheet.image[cut], steps, height, letters=False).set_norm(PowerNorm(_GAMMA, *window))
         draw_contours(axes, sheet.predicted[cut], steps, list(table), width=1.0)
         draw_contours(axes, sheet.requested[cut], steps, list(table), width=0.7, style="dotted")
 

@@ -1,6 +1,6 @@
 """The mask bank: label maps that a model carries so that it can be inverted without any scan (method §5).
 
-What is kept of an entry: organ channels and five tissues (air, fat, soft tissue, bone, gas) at half the resolution.
+What is kept of an entry: organ channels and five tissues (air, fat, soft tissue, bone, gas), no finer than 3 mm.
 No intensity, no name, no date, no position in the scanner. And no patient's label map as it came: body and tissue are
 one donor's, every organ is that of a randomly drawn donor, brought to its place by centroid and spread, and all of it
 is warped at random. From two donors on nobody gives all organs of an entry (an only organ comes from another donor than
@@ -29,6 +29,7 @@ from .manipulation import Manipulation, interpolated, manipulate
 from .recombination import Donor, recombined
 
 FORMAT = 1
+_FINEST = 2.95  # mm; scans of 3 mm come with spacings such as 2.99
 RECOMBINED = Manipulation((3.0, 3.0, 5.0), 0.0, (0.95, 1.05), (0.9, 1.1), 4.0, 3.0)
 ALONE = Manipulation((5.0, 5.0, 8.0), 0.0, (0.92, 1.08), (0.75, 1.3), 12.0, 6.0)
 
@@ -37,16 +38,18 @@ _Vote = tuple[int, tuple[slice, ...], npt.NDArray[np.float32], float]  # label, 
 
 @dataclass(frozen=True, eq=False)
 class MaskBank:
-    """Anatomies on grids of ``spacing`` mm (their own, half as fine as the model's); ``source`` says what they are."""
+    """Anatomies on grids of ``spacing`` mm (their own, 3 mm or coarser); ``source`` says what they are."""
 
     spacing: Spacing
     anatomies: tuple[Anatomy, ...]
     source: str
 
     def anatomy(self, number: int, spacing: Spacing) -> Anatomy:
-        """Entry ``number`` on a grid of ``spacing`` mm, with smooth surfaces."""
+        """Entry ``number`` on a grid of ``spacing`` mm, with smooth surfaces where that is another grid."""
         entry = self.anatomies[number]
         shape = [max(1, round(n * a / b)) for n, a, b in zip(entry.organs.shape, self.spacing, spacing, strict=True)]
+        if tuple(shape) == entry.organs.shape:
+            return entry
         at = [(np.arange(n) + 0.5) * (old / n) - 0.5 for n, old in zip(shape, entry.organs.shape, strict=True)]
         volume = math.prod(a / b for a, b in zip(shape, entry.organs.shape, strict=True))
         votes = partial(_softened, at=at, volume=volume)
@@ -153,8 +156,8 @@ def collect_bank(
     Raises:
         InputError: no anatomy has an organ, or ``count`` is not above 0.
     """
-    x, y, z = (2 * mm for mm in spacing)
-    donors = [Donor.of(_halved(anatomy), (x, y, z)) for anatomy in anatomies if anatomy.organs.any()]
+    coarse = [_coarse(anatomy, spacing) for anatomy in anatomies if anatomy.organs.any()]
+    donors = [Donor.of(anatomy, mm) for anatomy, mm in coarse]
     if not donors or count < 1:
         raise InputError(
             "No mask bank can be made: give at least one case with an organ, and ask for one mask or more."
@@ -163,7 +166,8 @@ def collect_bank(
     if len(donors) == 1:
         source = "one patient's label map, strongly deformed (nobody to recombine it with)"
     bodies = np.resize(generator.permutation(len(donors)), count)
-    return MaskBank((x, y, z), tuple(_entry(donors, int(body), (x, y, z), generator) for body in bodies), source)
+    mm = coarse[0][1]
+    return MaskBank(mm, tuple(_entry(donors, int(body), mm, generator) for body in bodies), source)
 
 
 def _entry(donors: Sequence[Donor], body: int, mm: Spacing, generator: np.random.Generator) -> Anatomy:
@@ -172,21 +176,30 @@ def _entry(donors: Sequence[Donor], body: int, mm: Spacing, generator: np.random
     return manipulate(recombined(donors, body, mm, generator), mm, RECOMBINED, generator)
 
 
-def _halved(anatomy: Anatomy) -> Anatomy:
-    """Half the resolution; organs and tissues keep their volume, thin ones too."""
-    shape = [-(-n // 2) for n in anatomy.organs.shape]
-    tissue = _tissues(anatomy.tissue, shape, _counted)
-    organs = _voted(shape, _counted(anatomy.organs, anatomy.channels))
+def _coarse(anatomy: Anatomy, spacing: Spacing) -> tuple[Anatomy, Spacing]:
+    """The anatomy and its spacing, axes halved in resolution until none is finer than 3 mm."""
+    x, y, z = spacing
+    while axes := [axis for axis, mm in enumerate((x, y, z)) if mm < _FINEST]:
+        anatomy = _halved(anatomy, axes)
+        x, y, z = (mm * (2 if axis in axes else 1) for axis, mm in enumerate((x, y, z)))
+    return anatomy, (x, y, z)
+
+
+def _halved(anatomy: Anatomy, axes: Sequence[int]) -> Anatomy:
+    """Half the resolution along these axes; organs and tissues keep their volume, thin ones too."""
+    shape = [-(-n // 2) if axis in axes else n for axis, n in enumerate(anatomy.organs.shape)]
+    votes = partial(_counted, axes=axes)
+    tissue, organs = _tissues(anatomy.tissue, shape, votes), _voted(shape, votes(anatomy.organs, anatomy.channels))
     tissue[(organs > 0) & ~np.isin(tissue, (SOFT, GAS))] = SOFT
     return Anatomy(organs, tissue)
 
 
-def _counted(labels: Labels, kinds: Iterable[int]) -> Iterator[_Vote]:
-    """The share of each label in every 2×2×2 block, borders repeated."""
-    even = np.pad(labels, [(0, n % 2) for n in labels.shape], mode="edge")
+def _counted(labels: Labels, kinds: Iterable[int], axes: Sequence[int]) -> Iterator[_Vote]:
+    """The share of each label in every block of two voxels along each of these axes, borders repeated."""
+    even = np.pad(labels, [(0, n % 2 if axis in axes else 0) for axis, n in enumerate(labels.shape)], mode="edge")
     for label in kinds:
         count = (even == label).astype(np.uint8)
-        for axis in range(3):
+        for axis in axes:
             first, second = (count.take(range(start, count.shape[axis], 2), axis) for start in (0, 1))
             count = first + second
-        yield label, (slice(None),) * 3, count / np.float32(8), float(count.sum()) / 8
+        yield label, (slice(None),) * 3, count / np.float32(2 ** len(axes)), float(count.sum()) / 2 ** len(axes)

@@ -11,7 +11,7 @@ from bodies import GRID, agreement, only, patient
 from scipy import ndimage
 
 from IncrementalSegLib.errors import InputError, PackageError
-from IncrementalSegLib.inversion.anatomy import AIR, BONE, SOFT, Anatomy
+from IncrementalSegLib.inversion.anatomy import AIR, BONE, SOFT, Anatomy, Spacing
 from IncrementalSegLib.inversion.bank import MaskBank, collect_bank
 from IncrementalSegLib.inversion.manipulation import UNCHANGED, Manipulation
 from IncrementalSegLib.phantom import PHANTOM_ORGANS
@@ -34,10 +34,10 @@ def same(a: Anatomy, b: Anatomy) -> bool:
     return np.array_equal(a.organs, b.organs) and np.array_equal(a.tissue, b.tissue)
 
 
-def test_entries_have_every_organ_inside_a_body(bank: MaskBank) -> None:
-    assert bank.spacing == COARSE and len(bank.anatomies) == 4
+def test_entries_have_every_organ_inside_a_body(bank: MaskBank, patients: list[Anatomy]) -> None:
+    assert bank.spacing == GRID.spacing and len(bank.anatomies) == 4
     for entry in bank.anatomies:
-        assert entry.organs.shape == (24, 20, 20)
+        assert entry.organs.shape == patients[0].organs.shape
         assert entry.channels == EVERY
         assert (entry.tissue[entry.organs > 0] != AIR).all()
         assert 0.3 < (entry.tissue > AIR).mean() < 0.7 and (entry.tissue == BONE).mean() > 0.005
@@ -85,12 +85,29 @@ def test_two_kidneys_in_one_label_both_stay(patients: list[Anatomy]) -> None:
         assert len(sizes) >= 2 and np.sort(sizes)[-2] > 0.3 * sizes.max()
 
 
+@pytest.mark.parametrize(
+    ("spacing", "kept"),
+    [
+        ((1.5, 1.5, 5.0), (3.0, 3.0, 5.0)),
+        ((0.8, 0.8, 1.0), (3.2, 3.2, 4.0)),
+        ((2.99, 2.99, 3.0), (2.99, 2.99, 3.0)),
+    ],
+)
+def test_nothing_finer_than_3_mm_is_kept(spacing: Spacing, kept: Spacing) -> None:
+    whole = Anatomy(np.zeros((32, 28, 20), np.uint8), np.full((32, 28, 20), SOFT, np.uint8))
+    whole.organs[4:28, 4:20, 4:16] = 1
+    bank = collect_bank([whole, whole], spacing, 1, np.random.default_rng(0))
+    assert bank.spacing == pytest.approx(kept)
+    shape = bank.anatomies[0].organs.shape
+    assert shape == tuple(round(n * a / b) for n, a, b in zip(whole.organs.shape, spacing, kept, strict=True))
+
+
 def test_a_thin_organ_survives_half_the_resolution() -> None:
     organs = np.zeros((32, 32, 32), np.uint8)
     organs[8:24, 15, 8:24] = 1  # one voxel thick
     organs[4:28, 20:28, 4:28] = 2
     tissue = np.full_like(organs, SOFT)
-    bank = collect_bank([Anatomy(organs, tissue)], (3.0, 3.0, 3.0), 2, np.random.default_rng(0))
+    bank = collect_bank([Anatomy(organs, tissue)], (1.5, 1.5, 1.5), 2, np.random.default_rng(0))
     for entry in bank.anatomies:
         assert (entry.organs == 1).sum() * 8 > 0.4 * (organs == 1).sum()
         assert (entry.organs == 2).sum() * 8 == pytest.approx((organs == 2).sum(), rel=0.6)
@@ -157,14 +174,14 @@ def test_refuses_a_bank_of_a_newer_version(bank: MaskBank) -> None:
 
 
 def test_an_entry_on_a_finer_grid_keeps_its_organs_and_volumes(bank: MaskBank) -> None:
-    for spacing in ((8.0, 8.0, 8.0), (6.0, 6.0, 10.0)):
+    for spacing in ((8.0, 8.0, 8.0), (4.0, 4.0, 4.0), (6.0, 6.0, 10.0)):
         fine, entry = bank.anatomy(1, spacing), bank.anatomies[1]
         assert fine.channels == EVERY
         for channel in EVERY:
             mm3 = (fine.organs == channel).sum() * np.prod(spacing)
-            assert mm3 == pytest.approx((entry.organs == channel).sum() * 16**3, rel=0.35)
+            assert mm3 == pytest.approx((entry.organs == channel).sum() * 8**3, rel=0.35)
         body = (fine.tissue > AIR).sum() * np.prod(spacing)
-        assert body == pytest.approx((entry.tissue > AIR).sum() * 16**3, rel=0.05)
+        assert body == pytest.approx((entry.tissue > AIR).sum() * 8**3, rel=0.05)
 
 
 def test_a_sample_is_a_manipulated_entry_with_the_models_spacing(bank: MaskBank) -> None:
