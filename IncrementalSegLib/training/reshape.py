@@ -32,7 +32,7 @@ def with_reshaped(
     folder: Path,
     seed: int,
     reporter: Reporter,
-    anatomies: Sequence[np.ndarray] | None = None,
+    anatomies: Sequence[np.ndarray] = (),
 ) -> list[CachedCase]:
     """The cases and ``count`` warped copies of each, kept under ``folder``; the same seed gives the same copies.
 
@@ -44,7 +44,7 @@ def with_reshaped(
     """
     copies = []
     for number, case in enumerate(cases if count else (), start=1):
-        organs = np.asarray(case.target if anatomies is None else anatomies[number - 1])
+        organs = np.asarray(anatomies[number - 1] if anatomies else case.target)
         copies += _copies(case, organs, spacing, folder, [[seed, number, copy] for copy in range(count)])
         reporter.progress("reshape", number, len(cases))
     return [*cases, *copies]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..cases import Case, require_annotations
 from ..errors import InputError
 from ..events import Reporter
+from ..inversion.memory import Scan
 from ..models.networks import NetworkSpec, build_network, device_named, divisor, place
 from ..models.package import Model
 from ..organs import Organ, OrganTable
@@ -21,13 +22,13 @@ from ..volumes import Preprocessing
 from .config import TrainingConfig
 from .fusion import fuse_if_better
 from .loop import Objective, fit
-from .objectives import IncrementalObjective, SupervisedObjective
+from .objectives import IncrementalObjective, SupervisedObjective, Thresholds
 from .outcome import step_record, with_memory, with_pieces
 from .patches import CachedCase, PatchSampler, cache_case
 from .replay import replay_cases, replay_summary
 from .reshape import with_reshaped
 from .strategies import Strategy
-from .survey import Survey, question_overlaps, survey
+from .survey import question_overlaps, survey
 
 _RECORDED = 32  # batches whose feature statistics are recorded where the network keeps none
 
@@ -117,44 +118,70 @@ def update_model(
         )
         record = {**joint.history[0], "step": len(model.history), "parent": model.hash}
         return replace(joint, history=(*model.history, record))
-    old, new = model.classes, list(organs)[len(model.organs) :]
+    new = list(organs)[len(model.organs) :]
     cases = [case.restricted(organ.key for organ in new) for case in cases]
     require_annotations(cases, new)
     device, reporter = device_named(config.device), workspace.reporter
-    cached = _prepare(cases, organs, model.preprocessing, workspace)
-    seen = _survey(model, cached, strategy, workspace, device)
-    if seen:
-        if not allow_overlap:
-            question_overlaps(cached, seen, organs, old)
-        if strategy.old_organ_patches:
-            cached = [seen.with_old_organs(case) for case in cached]
-    scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached] if seen else []
-    merged = [
-        np.where(case.target > 0, case.target, predicted) for case, (_, predicted) in zip(cached, scans, strict=False)
-    ]
+    material = _material(model, cases, organs, strategy, allow_overlap, workspace, device)
     torch.manual_seed(config.seed)
     network = model.widened(len(organs) + 1)
     if not strategy.from_background:
         _restart_new_rows(network, model)
-    objective = IncrementalObjective(
-        place(model.network, device), strategy, old, len(organs) + 1, seen.thresholds if seen else None
-    )
-    replay = replay_cases(model, len(new), scans, strategy, workspace.synthetic, config.seed, device, reporter)
+    teacher = place(model.network, device)
+    objective = IncrementalObjective(teacher, strategy, model.classes, len(organs) + 1, material.thresholds)
+    replay = replay_cases(model, len(new), material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
     copies = config.augmentation.copies if strategy.reshaped else 0
-    enough = with_reshaped(
-        cached, copies, model.preprocessing.spacing, workspace.cache, config.seed, reporter, merged or None
-    )
+    spacing, seed = model.preprocessing.spacing, config.seed
+    enough = with_reshaped(material.cases, copies, spacing, workspace.cache, seed, reporter, material.merged)
     sampler = _sampler(enough, organs, model.preprocessing, config, replay, strategy.replay)
     _fit(network, objective, sampler, config, workspace, "update", strategy.frozen_statistics)
     record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
     if strategy.replay:
         record["synthetic"] = replay_summary(workspace.synthetic)
     updated = replace(model, network=network.cpu().eval(), organs=organs, history=(*model.history, record), hash="")
-    updated = with_pieces(updated, cached, reporter)
+    updated = with_pieces(updated, material.cases, reporter)
     if strategy.fusion and heldout:
         updated = fuse_if_better(model, updated, heldout, device, reporter)
-    known = [(hu, channels) for (hu, _), channels in zip(scans, merged, strict=True)]
-    return with_memory(updated, known, _batches(sampler, config), config.seed, reporter)
+    known = [(hu, channels) for (hu, _), channels in zip(material.scans, material.merged, strict=True)]
+    return with_memory(updated, known, _batches(sampler, config), seed, reporter)
+
+
+@dataclass(frozen=True)
+class _Material:
+    """A step's cases, and what the current model sees in them: nothing where the strategy does not ask it.
+
+    ``scans`` are HU and predicted channels, ``merged`` the same channels with the annotations over them.
+    """
+
+    cases: list[CachedCase]
+    scans: list[Scan]
+    thresholds: Thresholds | None = None
+
+    @property
+    def merged(self) -> list[np.ndarray]:
+        pairs = zip(self.cases, self.scans, strict=False)
+        return [np.where(case.target > 0, case.target, predicted) for case, (_, predicted) in pairs]
+
+
+def _material(
+    model: Model,
+    cases: Sequence[Case],
+    organs: OrganTable,
+    strategy: Strategy,
+    allow_overlap: bool,
+    workspace: Workspace,
+    device: torch.device,
+) -> _Material:
+    cached = _prepare(cases, organs, model.preprocessing, workspace)
+    if not strategy.needs_teacher:
+        return _Material(cached, [])
+    seen = survey(model, cached, workspace.folder / "survey", device, workspace.reporter)
+    if not allow_overlap:
+        question_overlaps(cached, seen, organs, model.classes)
+    if strategy.old_organ_patches:
+        cached = [seen.with_old_organs(case) for case in cached]
+    scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached]
+    return _Material(cached, scans, seen.thresholds)
 
 
 def require_fitting_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:
@@ -206,14 +233,6 @@ def _prepare(
         cached.append(cache_case(case, organs, preprocessing, workspace.cache))
         workspace.reporter.progress("prepare", number, len(cases))
     return cached
-
-
-def _survey(
-    model: Model, cases: Sequence[CachedCase], strategy: Strategy, workspace: Workspace, device: torch.device
-) -> Survey | None:
-    if not strategy.needs_teacher:
-        return None
-    return survey(model, cases, workspace.folder / "survey", device, workspace.reporter)
 
 
 def _sampler(
