@@ -96,16 +96,17 @@ class UnbiasedSegmentationLoss(nn.Module):
 class UnbiasedDistillation(nn.Module):
     """Cross-entropy of the student, its new classes folded into the background, against the teacher (MiB, §3.2, eq. 7).
 
-    With ``label_guided`` the voxels annotated as a new organ get that organ as their target: the teacher's background
-    and old-organ mass belongs to it (method §1, our formulation).
+    Guided by the annotation (method §1, our formulation), voxels of a new organ get that organ as their target, since
+    the teacher's background and old-organ mass belongs to it; and where a new organ was annotated, every other voxel is
+    known not to be it, so that the background hides it no more. One without the other would make new organs too large.
     """
 
-    def __init__(self, label_guided: bool = False) -> None:
-        super().__init__()
-        self.label_guided = label_guided
-
-    def forward(self, logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        self, logits: Tensor, teacher_logits: Tensor, target: Tensor, annotated: Tensor | None = None
+    ) -> Tensor:
         """The loss of logits (B, 1+K+N, …) against teacher logits (B, 1+K, …) with the step's annotation (B, …).
+
+        ``annotated`` (B, 1+K+N) tells which classes were annotated in a sample and makes the annotation guide.
 
         Raises:
             ValueError: shapes that do not belong together.
@@ -117,15 +118,16 @@ class UnbiasedDistillation(nn.Module):
             )
         log_p = at_least_float32(logits).flatten(2).log_softmax(1)  #                                  B,1+K+N,V
         q = at_least_float32(teacher_logits).flatten(2).softmax(1)  #                                    B,1+K,V
-        labels, annotated = target.flatten(1), log_p.new_zeros(())
-        if self.label_guided:
+        labels, guided = target.flatten(1), log_p.new_zeros(())
+        hidden = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2]) >= old
+        if annotated is not None:
             new = (labels >= old) & (labels != IGNORE)
             q = q * ~new[:, None]
-            annotated = (log_p.gather(1, labels.where(new, 0)[:, None])[:, 0] * new).sum()
-        hidden = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2]) >= old
+            guided = (log_p.gather(1, labels.where(new, 0)[:, None])[:, 0] * new).sum()
+            hidden = hidden & ~annotated
         background = (q[:, 0] * folded_background(log_p, hidden)).sum()
         organs = (q[:, 1:] * log_p[:, 1:old]).sum()
-        return -(background + organs + annotated) / labels.numel()
+        return -(background + organs + guided) / labels.numel()
 
 
 class Distillation(nn.Module):

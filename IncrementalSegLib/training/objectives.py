@@ -64,7 +64,7 @@ class IncrementalObjective:
         self.teacher = teacher.eval().requires_grad_(False)
         self.strategy, self.old, self.classes, self.thresholds = strategy, old, classes, thresholds
         self.segmentation = UnbiasedSegmentationLoss()
-        self.distillation = UnbiasedDistillation(strategy.label_guided)
+        self.distillation = UnbiasedDistillation()
         self.lwf = Distillation()
         self.pooled = PooledStripDistillation()
 
@@ -82,7 +82,8 @@ class IncrementalObjective:
         parts = {"seg": self.segmentation(logits, target, self._hidden(batch), balance)}
         if s.distillation:
             weight = s.distillation / self.old  # MiB averages over the old classes too
-            parts["kd"] = weight * self.distillation(logits, q, batch.target)
+            guide = batch.annotated if s.label_guided else None
+            parts["kd"] = weight * self.distillation(logits, q, batch.target, guide)
         if s.lwf:
             parts["lwf"] = s.lwf * self.lwf(logits, q)
         if s.pooled:
