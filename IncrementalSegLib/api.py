@@ -29,8 +29,8 @@ from .training.strategies import DEFAULT
 from .volumes import read_ct, require_volume_name, write_volume
 
 PathLike = Path | str
-BASE_TRAINING = TrainingConfig(steps=3000)
-STEP_TRAINING = TrainingConfig(steps=1000, learning_rate=3e-4)
+BASE_TRAINING = TrainingConfig(steps=4500)
+STEP_TRAINING = TrainingConfig(steps=1000, learning_rate=1e-3)
 
 
 def train(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .api import add_organ, evaluate, load_model, train
+from .api import BASE_TRAINING, STEP_TRAINING, add_organ, evaluate, load_model, train
 from .cases import read_dataset, read_split
 from .errors import InputError
 from .events import Reporter, Sink
@@ -136,8 +136,8 @@ def _real_story(
                 f"{cases} has {len(everything)} cases: the demo needs three or more (base, step, evaluation)."
             )
         names = {part: everything[i::3] for i, part in enumerate(parts)}
-    base, step = TrainingConfig(steps=3000), TrainingConfig(steps=800, learning_rate=3e-4)
-    story = Story(cases, names, tuple(base_organs), tuple(new_organs), (3.0, 3.0, 3.0), base, step)
+    base, new, spacing = tuple(base_organs), tuple(new_organs), (3.0, 3.0, 3.0)
+    story = Story(cases, names, base, new, spacing, BASE_TRAINING, STEP_TRAINING)
     for part, organs in (("step0", base_organs), ("step1", new_organs), ("evaluation", None)):
         read_dataset(_folder(story, part), organs, names[part])  # refuses now what would fail after a long training
     return story

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ..api import BASE_TRAINING, STEP_TRAINING
 from ..cancel import cancel_on_signals
 from ..cases import Case, read_dataset, read_split
 from ..comparison import benchmark_rows, comparison_table, write_benchmark_csv
@@ -178,10 +179,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for models, logs and results")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="btcv-4-4")
     parser.add_argument("--strategies", nargs="+", default=["base", *STRATEGIES], help="base and names of strategies")
-    parser.add_argument("--base-steps", type=int, default=3000)
-    parser.add_argument("--steps", type=int, default=1000, help="of every incremental step")
-    parser.add_argument("--base-learning-rate", type=float, default=3e-3)
-    parser.add_argument("--learning-rate", type=float, default=3e-4, help="of every incremental step")
+    parser.add_argument("--base-steps", type=int, default=BASE_TRAINING.steps)
+    parser.add_argument("--steps", type=int, default=STEP_TRAINING.steps, help="of every incremental step")
+    parser.add_argument("--base-learning-rate", type=float, default=BASE_TRAINING.learning_rate)
+    parser.add_argument(
+        "--learning-rate", type=float, default=STEP_TRAINING.learning_rate, help="of every incremental step"
+    )
     parser.add_argument("--network", default="UNet")
     parser.add_argument("--spacing", type=float, default=3.0, help="voxel edge the models work at, mm (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
