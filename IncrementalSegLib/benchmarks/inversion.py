@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..cancel import cancel_on_signals
-from ..errors import IncrementalSegError, InputError
+from ..errors import InputError
 from ..evaluation import dice
 from ..events import Reporter, for_people
 from ..figures import plot_quality_curves
@@ -35,6 +35,7 @@ from ..models.networks import device_named
 from ..models.package import Model, load_model
 from ..report import csv_text, decimals, markdown_table, rounded
 from ..storage import write_json, write_text
+from .command import execute, parser_of
 
 YARDSTICK = "reference"
 
@@ -140,24 +141,13 @@ def speed_table(curves: Mapping[str, Curve]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints the table and writes CSV, Markdown and figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="package folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for curves and results")
     shared = [name for name, recipe in RECIPES.items() if recipe.start != "grounded"]
     parser.add_argument("--recipes", nargs="+", default=shared, choices=shared, metavar="NAME", help=", ".join(shared))
     parser.add_argument("--count", type=int, default=4, help="volumes (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
-    options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        print(_run(options))
-    except IncrementalSegError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return execute(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> str:

@@ -21,13 +21,14 @@ from scipy.signal import fftconvolve
 
 from ..cancel import cancel_on_signals
 from ..cases import read_dataset, read_split
-from ..errors import IncrementalSegError, InputError
+from ..errors import InputError
 from ..events import Reporter, for_people
 from ..inversion.anatomy import Anatomy
 from ..inversion.crop import draw_crop
 from ..report import csv_text, decimals, markdown_table, rounded
 from ..storage import write_text
 from ..volumes import Preprocessing, model_grid, read_ct, resample, to_array
+from .command import execute, parser_of
 
 SYNTHETIC, PATIENT = "synthetic volume to training scan", "patient to another patient"
 Volume = npt.NDArray[np.float32]
@@ -95,20 +96,13 @@ def audit_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints the table and writes CSV and Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, network=False)
     parser.add_argument("--synthetic", type=Path, required=True, help="folder made by incrementalseg synthesize")
     parser.add_argument("--cases", type=Path, required=True, help="dataset folder of the training scans")
     parser.add_argument("--split", type=Path, help="JSON file of case lists (default: CASES/split.json)")
     parser.add_argument("--part", default="step0", help="case list of the model's training scans (%(default)s)")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
-    try:
-        print(_run(options))
-    except IncrementalSegError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return execute(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> str:

@@ -17,13 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..api import BASE_TRAINING, STEP_TRAINING
 from ..cancel import cancel_on_signals
 from ..cases import Case, read_dataset, read_split
 from ..comparison import benchmark_rows, comparison_table, write_benchmark_csv
-from ..errors import IncrementalSegError, InputError
+from ..errors import InputError
 from ..evaluation import OrganScore, score_case, summarise
 from ..events import EventFile, Reporter, for_people
 from ..figures import plot_strategies
@@ -38,6 +36,7 @@ from ..training.config import TrainingConfig
 from ..training.run import Workspace, train_base, update_model
 from ..training.strategies import STRATEGIES, strategy_named
 from ..volumes import Preprocessing, to_array
+from .command import execute, parser_of
 
 PROTOCOLS = {
     "btcv-4-4": [
@@ -173,7 +172,7 @@ def score_model(model: Model, cases: Sequence[Case], device: str, reporter: Repo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints the table and writes CSV, Markdown and figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--cases", type=Path, required=True, help="dataset folder")
     parser.add_argument("--split", type=Path, help="JSON with step0, step1 and evaluation (default: CASES/split.json)")
     parser.add_argument("--out", type=Path, required=True, help="folder for models, logs and results")
@@ -187,22 +186,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--network", default="UNet")
     parser.add_argument("--spacing", type=float, default=3.0, help="voxel edge the models work at, mm (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
-    options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        rows = _run(options)
-    except IncrementalSegError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(comparison_table(rows))
-    return 0
+    return execute(parser, arguments, _run)
 
 
-def _run(options: argparse.Namespace) -> list[dict[str, Any]]:
+def _run(options: argparse.Namespace) -> str:
     unknown = [name for name in options.strategies if name != "base" and name not in STRATEGIES]
     if unknown:
         raise InputError(f"Strategy '{unknown[0]}' is not known: choose from base, {', '.join(STRATEGIES)}.")
@@ -218,9 +205,10 @@ def _run(options: argparse.Namespace) -> list[dict[str, Any]]:
     reporter = Reporter(for_people(), cancelled=cancel_on_signals())
     rows = [row for name in options.strategies for row in run_strategy(benchmark, name, reporter)]
     write_benchmark_csv(rows, options.out / f"{options.protocol}.csv")
-    write_text(options.out / f"{options.protocol}.md", comparison_table(rows) + "\n")
+    table = comparison_table(rows)
+    write_text(options.out / f"{options.protocol}.md", table + "\n")
     plot_strategies(rows, options.out / f"{options.protocol}.png")
-    return rows
+    return table
 
 
 def _keep_to_one_benchmark(benchmark: Benchmark) -> None:

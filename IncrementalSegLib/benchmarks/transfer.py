@@ -23,7 +23,7 @@ import torch
 
 from ..cancel import cancel_on_signals
 from ..cases import read_dataset, read_split
-from ..errors import IncrementalSegError, InputError
+from ..errors import InputError
 from ..evaluation import dice, summarise
 from ..events import Reporter, for_people
 from ..inference import probabilities
@@ -36,6 +36,7 @@ from ..models.networks import device_named
 from ..models.package import Model, load_model
 from ..report import csv_text, decimals, markdown_table, rounded
 from ..storage import write_json, write_text
+from .command import execute, parser_of
 from .protocol import score_model
 
 REAL = "real scans"
@@ -90,7 +91,7 @@ def transfer_table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints the table and writes CSV and Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="package to make volumes from")
     parser.add_argument("--judge", type=Path, required=True, help="package of the same organs that never saw a volume")
     parser.add_argument("--cases", type=Path, required=True, help="dataset folder with split.json")
@@ -98,18 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recipes", nargs="+", default=list(RECIPES), choices=RECIPES, metavar="NAME")
     parser.add_argument("--count", type=int, default=12, help="volumes of every recipe (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")
-    options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        print(_run(options))
-    except IncrementalSegError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return execute(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> str:
