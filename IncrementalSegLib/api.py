@@ -24,13 +24,11 @@ from .jobs import Job, prepare, run_job
 from .models.networks import device_named
 from .models.package import Model, load_model, save_package
 from .review import review, write_review
-from .training.config import TrainingConfig
+from .training.config import BASE_TRAINING, STEP_TRAINING, TrainingConfig
 from .training.strategies import DEFAULT
 from .volumes import read_ct, require_volume_name, write_volume
 
 PathLike = Path | str
-BASE_TRAINING = TrainingConfig(steps=4500)
-STEP_TRAINING = TrainingConfig(steps=1000, learning_rate=1e-3)
 
 
 def train(

@@ -63,7 +63,8 @@ def _how_to_go_on(options: argparse.Namespace) -> str:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from .api import BASE_TRAINING, train
+    from .api import train
+    from .training.config import BASE_TRAINING
 
     train(
         options.cases,
@@ -81,7 +82,8 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _add_organ(options: argparse.Namespace) -> None:
-    from .api import STEP_TRAINING, add_organ
+    from .api import add_organ
+    from .training.config import STEP_TRAINING
 
     parents = {organ: options.parent for organ in options.organ} if options.parent else None
     add_organ(
@@ -119,8 +121,9 @@ def _predict(options: argparse.Namespace) -> None:
     from .volumes import to_array
 
     model, reporter = load_model(_model_folder(options.model)), _reporter(options)
-    asked: dict[str, Any] = {"all_pieces": options.all_pieces, "device": options.device}
-    label_map = predict(model, options.ct, options.out, reporter=reporter, **asked)
+    label_map = predict(
+        model, options.ct, options.out, all_pieces=options.all_pieces, device=options.device, reporter=reporter
+    )
     volumes = organ_volumes(to_array(label_map), model.organs, label_map.GetSpacing())
     for organ in model.organs:
         found = f"{volumes[organ.key]:.1f} mL" if volumes[organ.key] else "not found in this scan"

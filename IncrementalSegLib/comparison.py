@@ -11,7 +11,7 @@ from typing import Any
 from .errors import InputError
 from .evaluation import Summary, retention
 from .organs import OrganTable
-from .report import csv_text, decimals, markdown_table, rounded
+from .report import csv_text, decimals, markdown_table, rounded_row
 from .storage import write_text
 
 COLUMNS = (
@@ -43,7 +43,7 @@ def benchmark_rows(
     for organ in (organ for organ in table if organ.key in summary):
         row = {entry: run[entry] for entry in _RUN} | dict(summary[organ.key])
         row |= {"organ": organ.name, "role": "new" if organ.key in learned else "old"}
-        rows.append({column: rounded(row[column]) for column in COLUMNS})
+        rows.append(rounded_row({column: row[column] for column in COLUMNS}))
     return rows
 
 

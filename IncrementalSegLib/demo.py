@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .api import BASE_TRAINING, STEP_TRAINING, add_organ, evaluate, load_model, train
+from .api import add_organ, evaluate, load_model, train
 from .cases import read_dataset, read_split
 from .errors import InputError
 from .events import Reporter, Sink
@@ -19,7 +19,7 @@ from .organs import OrganTable
 from .phantom import PhantomConfig, phantom_table, write_phantom_cases
 from .report import verdict_sentences
 from .storage import write_json
-from .training.config import TrainingConfig
+from .training.config import BASE_TRAINING, STEP_TRAINING, TrainingConfig
 from .training.strategies import DEFAULT
 
 PHANTOM_BASE = ("Spleen", "Right kidney", "Left kidney", "Liver")

@@ -216,12 +216,13 @@ def prepare(job: Job, folder: Path, parent: Model | None = None) -> Ready:
     """
     from .models.networks import NetworkSpec, device_named
     from .models.package import load_model
-    from .training.config import TrainingConfig
+    from .training.config import BASE_TRAINING, STEP_TRAINING
     from .training.run import extend_organs, require_fitting_patch
     from .training.strategies import strategy_named
     from .volumes import Preprocessing
 
-    config = TrainingConfig.from_dict(job.training)
+    default = STEP_TRAINING if job.kind == "add-organ" else BASE_TRAINING
+    config = default.with_settings(job.training)
     if device_named(config.device).type == "cpu" and config.precision == "float16":
         raise InputError("float16 is for GPUs: use --precision auto, or name the GPU with --device cuda.")
     if job.kind == "add-organ":

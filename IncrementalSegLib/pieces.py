@@ -49,7 +49,7 @@ def _in_one_piece(organ: Mask) -> bool:
 def keep_largest_pieces(label_map: LabelMap, values: Iterable[int]) -> None:
     """Set to 0, in place, what is not of the largest piece of each of these values; voxels that touch are connected."""
     wanted = set(values)
-    for value, box in enumerate(ndimage.find_objects(label_map, max(wanted, default=0)), start=1):
+    for value, box in enumerate(ndimage.find_objects(label_map, max(wanted)) if wanted else (), start=1):
         if box is not None and value in wanted:
             part = label_map[box]
             organ = part == value

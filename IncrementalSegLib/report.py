@@ -25,6 +25,7 @@ AGREEMENT, SMALL_AGREEMENT, SMALL_ML = 0.95, 0.85, 20.0
 LEARNED_DSC = 0.3
 _DISTRIBUTIONS = ("IncrementalSegLib", "torch", "monai", "numpy", "SimpleITK")
 _SLACK = 1e-9  # 0.93 - 0.91 is 0.020000000000000018: exactly two points are not more than two points
+_NO_REPLAY = {"volumes": 0, "replayed": 0, "requested": 0, "kept": 0, "dropped": 0, "statistics": ""}
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ def build_report(
         cases: number of training and of held-out cases.
         seconds: duration of the step.
         peak_memory_mb: peak memory of the step.
-        synthetic: ``volumes`` made for replay, organs in them that were ``requested``, ``kept`` and ``dropped``, and
-            the source of their feature ``statistics``; zeros when left out.
+        synthetic: ``volumes`` made and ``replayed``, organs in them that were ``requested``, ``kept`` and
+            ``dropped``, and the source of their feature ``statistics``; zeros when left out.
     """
-    lines = [{key: rounded(value) for key, value in asdict(organ).items()} for organ in organs]
+    lines = [rounded_row(asdict(organ)) for organ in organs]
     kept, source = _retention(lines)
     return {
         "schema": SCHEMA,
@@ -105,7 +106,7 @@ def build_report(
         "retention_source": source,
         "organs": lines,
         "cases": {"train": cases[0], "heldout": cases[1]},
-        "synthetic": dict(synthetic or {"volumes": 0, "requested": 0, "kept": 0, "dropped": 0, "statistics": ""}),
+        "synthetic": _NO_REPLAY | dict(synthetic or {}),
         "seconds": rounded(seconds),
         "peak_memory_mb": rounded(peak_memory_mb),
         "versions": versions(),
@@ -214,6 +215,11 @@ def rounded(value: Any) -> Any:
     return round(float(value), 6) if math.isfinite(value) else None
 
 
+def rounded_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a table with its numbers `rounded`."""
+    return {name: rounded(value) for name, value in row.items()}
+
+
 def _retention(organs: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
     """Retention and its source: annotation only where every judged old organ has one, else the mean agreement."""
     old = [o for o in organs if o["role"] == "old" and (is_annotated(o) or o["agreement"] is not None)]
@@ -264,8 +270,8 @@ def _organ_table(organs: Iterable[Mapping[str, Any]]) -> str:
 def _facts(report: Mapping[str, Any]) -> str:
     memory, synthetic = report["peak_memory_mb"], report["synthetic"]
     made = (
-        f" {synthetic['volumes']} synthetic volumes were replayed; {synthetic['kept']} of {synthetic['requested']} "
-        f"organs in them were kept (feature statistics: {synthetic['statistics']})."
+        f" {synthetic['replayed']} of {synthetic['volumes']} synthetic volumes were replayed, {synthetic['kept']} of "
+        f"{synthetic['requested']} organs in them kept (feature statistics: {synthetic['statistics']})."
         if synthetic["volumes"]
         else ""
     )

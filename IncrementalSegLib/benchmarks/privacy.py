@@ -1,6 +1,6 @@
 """Privacy audit: how close does a synthetic volume come to a training scan, compared with another patient?
 
-``python -m IncrementalSegLib.benchmarks.privacy --synthetic DIR --cases DIR --part step0 --out build/privacy``
+``python -m IncrementalSegLib.benchmarks.privacy --model MODEL --synthetic DIR --cases DIR --out DIR``
 
 For every synthetic volume, the largest normalised cross-correlation with any training scan over all shifts; beside it
 the same for boxes cut from each training scan against all other patients. Synthetic volumes that are no closer to a
@@ -25,9 +25,10 @@ from ..errors import InputError
 from ..events import Reporter, for_people
 from ..inversion.anatomy import Anatomy
 from ..inversion.crop import draw_crop
-from ..report import csv_text, decimals, markdown_table, rounded
+from ..models.package import load_model
+from ..report import csv_text, decimals, markdown_table, rounded_row
 from ..storage import write_text
-from ..volumes import Preprocessing, model_grid, read_ct, resample, to_array
+from ..volumes import model_grid, read_ct, resample, to_array
 from .command import execute, parser_of
 
 SYNTHETIC, PATIENT = "synthetic volume to training scan", "patient to another patient"
@@ -62,7 +63,7 @@ def audit(
 ) -> list[dict[str, Any]]:
     """CSV rows: the nearest training scan of every synthetic volume, and of boxes of every patient in the others.
 
-    ``organs`` are the scans' channels: boxes lie around an organ, as those of synthetic volumes do.
+    ``organs`` are the scans' channels of the model: boxes lie around an organ, as those of synthetic volumes do.
 
     Raises:
         InputError: no synthetic volume, or fewer than two scans.
@@ -76,12 +77,12 @@ def audit(
         reporter.progress("audit", number, total)
     for number, volume in enumerate(synthetic, start=1):
         own = (number - 1) % len(scans)
-        anatomy = Anatomy(organs[own].astype(np.uint8), np.ones(organs[own].shape, np.uint8))
+        anatomy = Anatomy(organs[own], np.ones(organs[own].shape, np.uint8))
         box = draw_crop(anatomy, volume.shape, generator).array(scans[own], -1.0).astype(np.float32)
         others = [scan for i, scan in enumerate(scans) if i != own]
         rows.append({"kind": PATIENT, "number": number, "correlation": nearest(box, others)})
         reporter.progress("audit", len(synthetic) + number, total)
-    return [rounded(row) for row in rows]
+    return [rounded_row(row) for row in rows]
 
 
 def audit_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -97,6 +98,7 @@ def audit_table(rows: Sequence[dict[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; prints the table and writes CSV and Markdown."""
     parser = parser_of(__doc__, network=False)
+    parser.add_argument("--model", type=Path, required=True, help="package that the volumes were made from")
     parser.add_argument("--synthetic", type=Path, required=True, help="folder made by incrementalseg synthesize")
     parser.add_argument("--cases", type=Path, required=True, help="dataset folder of the training scans")
     parser.add_argument("--split", type=Path, help="JSON file of case lists (default: CASES/split.json)")
@@ -106,19 +108,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> str:
+    model = load_model(options.model)
     images = [read_ct(path) for path in sorted(options.synthetic.glob("synthetic_*_ct.nii.gz"))]
     if not images:
         raise InputError(f"{options.synthetic} holds no synthetic volume: make some with incrementalseg synthesize.")
-    x, y, z = images[0].GetSpacing()
-    preprocessing = Preprocessing((x, y, z))
-    scans, organs = [], []
+    preprocessing, scans, organs = model.preprocessing, [], []
     names = read_split(options.split or options.cases / "split.json", options.part)
-    for case in read_dataset(options.cases, None, names):
+    for case in read_dataset(options.cases, model.organs.names, names):
         ct, label = case.read()
-        assert label is not None
+        if label is None:
+            raise InputError(f"{case.name} has no label map: the audit cuts boxes around its organs.")
         grid = model_grid(ct, preprocessing.spacing)
         scans.append(preprocessing.normalise(to_array(resample(ct, grid))))
-        organs.append(to_array(resample(label, grid, label=True)))
+        organs.append(case.channels(to_array(resample(label, grid, label=True)), model.organs))
     reporter = Reporter(for_people(), cancelled=cancel_on_signals())
     synthetic = [preprocessing.normalise(to_array(image)) for image in images]
     rows = audit(synthetic, scans, organs, options.seed, reporter)

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..api import BASE_TRAINING, STEP_TRAINING
 from ..cancel import cancel_on_signals
 from ..cases import Case, read_dataset, read_split
 from ..comparison import benchmark_rows, comparison_table, write_benchmark_csv
@@ -32,7 +31,7 @@ from ..models.networks import NetworkSpec, device_named
 from ..models.package import Model, load_model, save_package
 from ..organs import OrganTable, organ_named
 from ..storage import write_json, write_text
-from ..training.config import TrainingConfig
+from ..training.config import BASE_TRAINING, STEP_TRAINING, TrainingConfig
 from ..training.run import Workspace, train_base, update_model
 from ..training.strategies import STRATEGIES, strategy_named
 from ..volumes import Preprocessing, to_array

@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,11 @@ from ..inversion.samples import MARGIN, Request, synthesize
 from ..inversion.session import scan_of
 from ..models.networks import device_named
 from ..models.package import Model, load_model
-from ..report import csv_text, decimals, markdown_table, rounded
+from ..report import csv_text, decimals, markdown_table, rounded, rounded_row
 from ..storage import write_json, write_text
 from .command import execute, parser_of
 from .protocol import score_model
 
-REAL = "real scans"
 COLUMNS = ("recipe", "organ", "requested", "kept", "dice", "judge", "judge_on_real", "dice_to_scan", "feature_distance")
 
 
@@ -58,7 +57,7 @@ def judged(
 
 
 def transfer_rows(
-    recipe: str, quality: dict[str, Any], scores: Sequence[dict[int, float]], real: dict[str, float], judge: Model
+    recipe: str, quality: dict[str, Any], scores: Sequence[dict[int, float]], judge: Model
 ) -> list[dict[str, Any]]:
     """CSV rows of a recipe, one per organ: what was asked for and kept, and what the judge finds."""
     rows = []
@@ -66,8 +65,8 @@ def transfer_rows(
         found = [score[channel] for score in scores if channel in score]
         row = {part: quality[part] for part in ("dice_to_scan", "feature_distance")}
         row |= {part: quality["organs"][organ.key][part] for part in ("requested", "kept", "dice")}
-        row |= {"judge": float(np.mean(found)) if found else None, "judge_on_real": real[organ.key]}
-        rows.append(rounded({"recipe": recipe, "organ": organ.name, **row}))
+        row |= {"judge": float(np.mean(found)) if found else None}
+        rows.append(rounded_row({"recipe": recipe, "organ": organ.name, **row}))
     return rows
 
 
@@ -77,7 +76,8 @@ def transfer_table(rows: Sequence[dict[str, Any]]) -> str:
     for recipe in dict.fromkeys(row["recipe"] for row in rows):
         own = [row for row in rows if row["recipe"] == recipe and row["requested"]]
         asked, kept = (sum(row[part] for row in own) for part in ("requested", "kept"))
-        seen = [(row["judge"], row["judge_on_real"]) for row in own if row["judge"] is not None]
+        pairs = [(row["judge"], row["judge_on_real"]) for row in own]
+        seen = [pair for pair in pairs if None not in pair]
         here, real = np.mean(seen, axis=0).tolist() if seen else (None, None)
         model = float(np.average([row["dice"] for row in own], weights=[row["requested"] for row in own]))
         dropped = max((1 - row["kept"] / row["requested"] for row in own), default=0.0)
@@ -106,32 +106,33 @@ def _run(options: argparse.Namespace) -> str:
     model, judge, device = load_model(options.model), load_model(options.judge), device_named(options.device)
     if model.organs.keys != judge.organs.keys or model.preprocessing != judge.preprocessing:
         raise InputError(f"{options.judge} has other organs or another preprocessing than {options.model}.")
-    reporter, split = (
-        Reporter(for_people(), cancelled=cancel_on_signals()),
-        options.split or options.cases / "split.json",
-    )
-    real = _on_real(judge, options, split, reporter)
+    reporter = Reporter(for_people(), cancelled=cancel_on_signals())
+    split = options.split or options.cases / "split.json"
+    current = read_dataset(options.cases, [], read_split(split, "step1"))
+    prints = [case.fingerprint() for case in current]
     rows = []
     for name in options.recipes:
-        path = options.out / f"{name}.json"
-        settings = json.loads(json.dumps([model.hash, judge.hash, asdict(RECIPES[name]), options.count, options.seed]))
+        path, recipe = options.out / f"{name}.json", asdict(RECIPES[name])
+        settings = json.loads(json.dumps([model.hash, judge.hash, recipe, options.count, options.seed, prints]))
         if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["settings"] != settings:
-            cases = read_dataset(options.cases, [], read_split(split, "step1")) if name == "grounded" else []
-            scans = [scan_of(model, case, device, reporter) for case in cases]
+            scans = [scan_of(model, case, device, reporter) for case in current if recipe["start"] == "grounded"]
             quality, samples = _synthesized(model, name, scans, options, device, reporter)
-            made = transfer_rows(name, quality, judged(samples, judge, device, reporter), real, judge)
+            made = transfer_rows(name, quality, judged(samples, judge, device, reporter), judge)
             write_json(path, {"settings": settings, "rows": made})
         rows += json.loads(path.read_text(encoding="utf-8"))["rows"]
+    real = _on_real(judge, options, split, reporter)
+    rows = [{**row, "judge_on_real": real[row["organ"]]} for row in rows]
     write_text(options.out / "transfer.csv", csv_text(COLUMNS, rows))
     table = transfer_table(rows)
     write_text(options.out / "transfer.md", table + "\n")
     return table
 
 
-def _on_real(judge: Model, options: argparse.Namespace, split: Path, reporter: Reporter) -> dict[str, float]:
+def _on_real(judge: Model, options: argparse.Namespace, split: Path, reporter: Reporter) -> dict[str, float | None]:
+    """The judge's DSC by organ name on real scans, its answers as they are: synthetic volumes show parts of organs."""
     cases = read_dataset(options.cases, judge.organs.names, read_split(split, "evaluation"))
-    summary = summarise(score_model(judge, cases, options.device, reporter))
-    return {key: summary[key]["dsc"] or 0.0 for key in judge.organs.keys}
+    summary = summarise(score_model(replace(judge, connected=()), cases, options.device, reporter))
+    return {organ.name: rounded(summary[organ.key]["dsc"]) for organ in judge.organs}
 
 
 def _synthesized(

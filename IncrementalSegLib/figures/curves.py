@@ -28,7 +28,8 @@ def plot_quality_curves(
     """
     figure = new_figure(3.6)
     panels = figure.subplots(1, 2)
-    colors = dict(zip(curves, (QUIET, AFTER, *EXTRA), strict=False))
+    colors = dict(zip((name for name in curves if name != yardstick), (AFTER, *EXTRA), strict=False))
+    colors[yardstick] = QUIET
     for number, (axes, (title, scale)) in enumerate(zip(panels, _PANELS, strict=True), start=1):
         for name, points in curves.items():
             later = [point for point in points if point[0] > 0]

@@ -98,7 +98,8 @@ class UnbiasedDistillation(nn.Module):
 
     Guided by the annotation (method §1, our formulation), voxels of a new organ get that organ as their target, since
     the teacher's background and old-organ mass belongs to it; and where a new organ was annotated, every other voxel is
-    known not to be it, so that the background hides it no more. One without the other would make new organs too large.
+    known not to be it, so that the background hides it no more. The first alone makes new organs too large, the second
+    alone too small.
     """
 
     def forward(
@@ -116,6 +117,8 @@ class UnbiasedDistillation(nn.Module):
             raise ValueError(
                 f"logits {tuple(logits.shape)}, teacher {tuple(teacher_logits.shape)}, target {tuple(target.shape)}"
             )
+        if annotated is not None and (annotated.shape != logits.shape[:2] or annotated.dtype != torch.bool):
+            raise ValueError(f"annotated {tuple(annotated.shape)} {annotated.dtype}, logits {tuple(logits.shape)}")
         log_p = at_least_float32(logits).flatten(2).log_softmax(1)  #                                  B,1+K+N,V
         q = at_least_float32(teacher_logits).flatten(2).softmax(1)  #                                    B,1+K,V
         labels, guided = target.flatten(1), log_p.new_zeros(())

@@ -179,6 +179,8 @@ def load_model(folder: Path | str) -> Model:
     try:
         spec, preprocessing, patch, connected = _description(_our_metadata(folder))
         organs = OrganTable.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
+        if not set(connected) <= set(organs.keys):
+            raise InputError(f"organs in one piece: {connected}")
         network = build_network(spec, len(organs) + 1)
         history = tuple({**record} for record in _json(folder / "history.json"))
     except (KeyError, TypeError, ValueError, IndexError, InputError) as error:
@@ -199,7 +201,7 @@ def load_model(folder: Path | str) -> Model:
 def _description(ours: dict[str, Any]) -> tuple[NetworkSpec, Preprocessing, tuple[int, int, int], tuple[str, ...]]:
     low, high = map(float, ours["preprocessing"]["window"])
     preprocessing = Preprocessing(_triple(ours["preprocessing"]["spacing"]), (low, high))
-    connected = tuple(map(str, ours.get("connected", ())))
+    connected = tuple(ours.get("connected", ()))
     return NetworkSpec(**ours["network"]), preprocessing, _triple(ours["patch"], int), connected
 
 

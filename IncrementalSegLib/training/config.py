@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InputError
@@ -68,19 +68,23 @@ class TrainingConfig:
                 f"0 or more, a rate above 0, and {', '.join(PRECISIONS)}."
             )
 
-    @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> TrainingConfig:
-        """The configuration written as JSON in a job; lists become tuples.
+    def with_settings(self, content: dict[str, Any]) -> TrainingConfig:
+        """This configuration with the settings that a job's JSON names; lists become tuples.
 
         Raises:
             InputError: an unknown setting.
         """
         try:
-            inner = Augmentation(**_tuples(content.get("augmentation", {})))
-            return cls(**{**_tuples(content), "augmentation": inner})
+            inner = replace(self.augmentation, **_tuples(content.get("augmentation", {})))
+            return replace(self, **{**_tuples(content), "augmentation": inner})
         except TypeError as error:
             raise InputError(f"The training settings hold something unknown ({error}): correct job.json.") from error
 
 
 def _tuples(content: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+
+
+# What the benchmark on real CT was run with.
+BASE_TRAINING = TrainingConfig(steps=4500)
+STEP_TRAINING = TrainingConfig(steps=1000, learning_rate=1e-3)

@@ -83,7 +83,8 @@ def _store(samples: Sequence[Synthetic], model: Model, recipe: Recipe, statistic
             save_array(place / f"synthetic_{number:03}_target.npy", sample.target(len(organs)))
     asked = {o.key: sum(bool((s.requested == c).any()) for s in samples) for c, o in enumerate(model.organs, 1)}
     kept = {o.key: sum(s.kept(c) for s in samples) for c, o in enumerate(model.organs, 1)}
-    facts = {"volumes": len(samples), "requested": asked, "kept": kept, "statistics": statistics}
+    replayed = len(list(place.glob("synthetic_*_image.npy")))
+    facts = {"volumes": len(samples), "replayed": replayed, "requested": asked, "kept": kept, "statistics": statistics}
     write_json(place / "done.json", {"notice": MARK, "recipe": recipe.name, **facts})
 
 
@@ -98,6 +99,7 @@ def replay_summary(folder: Path) -> dict[str, Any]:
     """What the report says of replay: number of volumes, source of the feature statistics, organs kept and dropped."""
     made = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/done.json"))]
     requested, kept = (sum(sum(one[part].values()) for one in made) for part in ("requested", "kept"))
-    source, volumes = ", ".join(sorted({one["statistics"] for one in made})), sum(one["volumes"] for one in made)
-    counts = {"volumes": volumes, "requested": requested, "kept": kept, "dropped": requested - kept}
-    return {**counts, "statistics": source}
+    volumes, replayed = (sum(one[part] for one in made) for part in ("volumes", "replayed"))
+    organs = {"requested": requested, "kept": kept, "dropped": requested - kept}
+    source = ", ".join(sorted({one["statistics"] for one in made}))
+    return {"volumes": volumes, "replayed": replayed, **organs, "statistics": source}

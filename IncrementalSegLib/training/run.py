@@ -84,7 +84,7 @@ def train_base(
     model = Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
     model = with_pieces(model, cached, reporter)
     scans = [(np.asarray(case.image), np.asarray(case.target)) for case in cached]
-    return with_memory(model, scans, _batches(sampler, config), config.seed, reporter)
+    return with_memory(model, scans, _batches(sampler, config.batch, model.patch), config.seed, reporter)
 
 
 def update_model(
@@ -143,7 +143,7 @@ def update_model(
     if strategy.fusion and heldout:
         updated = fuse_if_better(model, updated, heldout, device, reporter)
     known = [(hu, channels) for (hu, _), channels in zip(material.scans, material.merged, strict=True)]
-    return with_memory(updated, known, _batches(sampler, config), seed, reporter)
+    return with_memory(updated, known, _batches(sampler, config.batch, model.patch), seed, reporter)
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,9 @@ class _Material:
     """
 
     cases: list[CachedCase]
-    scans: list[Scan]
+    scans: Sequence[Scan] = ()
+    merged: Sequence[np.ndarray] = ()
     thresholds: Thresholds | None = None
-
-    @property
-    def merged(self) -> list[np.ndarray]:
-        pairs = zip(self.cases, self.scans, strict=False)
-        return [np.where(case.target > 0, case.target, predicted) for case, (_, predicted) in pairs]
 
 
 def _material(
@@ -174,14 +170,15 @@ def _material(
 ) -> _Material:
     cached = _prepare(cases, organs, model.preprocessing, workspace)
     if not strategy.needs_teacher:
-        return _Material(cached, [])
+        return _Material(cached)
     seen = survey(model, cached, workspace.folder / "survey", device, workspace.reporter)
     if not allow_overlap:
         question_overlaps(cached, seen, organs, model.classes)
     if strategy.old_organ_patches:
         cached = [seen.with_old_organs(case) for case in cached]
     scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached]
-    return _Material(cached, scans, seen.thresholds)
+    merged = [np.where(case.target > 0, case.target, seen.predictions[case.key]) for case in cached]
+    return _Material(cached, scans, merged, seen.thresholds)
 
 
 def require_fitting_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:
@@ -255,8 +252,8 @@ def _sampler(
     )
 
 
-def _batches(sampler: PatchSampler, config: TrainingConfig) -> Iterator[Tensor]:
-    return (sampler.batch(number, config.batch, config.patch).image for number in range(_RECORDED))
+def _batches(sampler: PatchSampler, size: int, patch: Sequence[int]) -> Iterator[Tensor]:
+    return (sampler.batch(number, size, patch).image for number in range(_RECORDED))
 
 
 def _fit(

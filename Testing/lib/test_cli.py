@@ -32,7 +32,7 @@ HELP = {
     "demo": ["--out", "--cases", "--base-organs", "--new-organ"],
     "train": ["--cases", "--organ", "--out", "<case>_ct", "labels.csv"],
     "add-organ": ["--model", "--cases", "--organ", "--out", "--strategy", "--parent"],
-    "predict": ["--model", "--ct", "--out", ".nii.gz"],
+    "predict": ["--model", "--ct", "--out", ".nii.gz", "--all-pieces"],
     "evaluate": ["--model", "--old", "--cases", "--out"],
     "synthesize": ["--model", "--out", "--recipe", "grounded", "--cases", "contact sheet"],
     "run": ["JOB", "job.json", "stdin"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,9 +35,12 @@ def test_a_recipe_is_there_when_both_numbers_are_as_good_as_where_the_published_
 
 
 def test_the_table_gives_the_ratio_of_seconds_or_says_that_it_was_not_reached() -> None:
-    reference, fast = speed_table(CURVES).splitlines()[2:]
-    assert [cell.strip() for cell in fast.strip("|").split("|")] == ["fast", "3", "3.0", "0.950", "0.400", "2.0", "50×"]
-    assert reference.split("|")[-2].strip() == "1×"
+    reference, fast = (
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in speed_table(CURVES).splitlines()[2:]
+    )
+    assert fast == ["fast", "3", "3.0", "0.950", "0.400", "2.0", "50×", "50×"] and reference[-2:] == ["1×", "1×"]
+    sooner = {**CURVES, "reference": [*CURVES["reference"][:2], Point(1500, 75.0, 0.8, 0.4), CURVES["reference"][-1]]}
+    assert [cell.strip() for cell in speed_table(sooner).splitlines()[-1].split("|")[-3:-1]] == ["50×", "38×"]
     worse = {**CURVES, "fast": CURVES["fast"][:2]}
     assert "not reached" in speed_table(worse).splitlines()[-1]
     assert "not reached" in speed_table({"fast": CURVES["fast"]})
@@ -57,15 +61,18 @@ def test_all_recipes_run_on_the_same_masks_and_finished_ones_only_once(
     arguments = ["--model", str(base_job / "model"), "--out", str(tmp_path), "--count", "2", "--device", "cpu"]
     assert inversion.main(arguments) == 0
     assert all(np.array_equal(masks, asked[0]) for masks in asked) and asked[0].shape == (2, 32, 32, 32)
-    assert "Faster by" in capsys.readouterr().out
-    curves, count = read_curves(tmp_path), len(asked)
+    assert "Faster than to its end" in capsys.readouterr().out
+    settings = json.loads((tmp_path / "fast.json").read_text())["settings"]
+    curves, count = read_curves(tmp_path, settings), len(asked)
     assert [p.iteration for p in curves["fast"]] == [0, 1, 2, 3]
     assert all(a.seconds < b.seconds for a, b in zip(curves["reference"], curves["reference"][1:], strict=False))
     rows = list(csv.DictReader((tmp_path / "inversion.csv").open()))
     assert len(rows) == len(curves["fast"]) + len(curves["reference"])
     assert (tmp_path / "inversion.png").stat().st_size > 10_000 and (tmp_path / "inversion.md").exists()
     assert inversion.main(arguments) == 0 and len(asked) == count
+    assert not any(read_curves(tmp_path, {**settings, other: "another"}) for other in settings)
     assert inversion.main([*arguments, "--seed", "1", "--recipes", "fast"]) == 0 and len(asked) == count + 4
+    assert {row["recipe"] for row in csv.DictReader((tmp_path / "inversion.csv").open())} == {"fast"}
 
 
 def test_quality_is_that_of_the_masks_asked_for(base_job: Path) -> None:

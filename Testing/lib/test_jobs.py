@@ -204,7 +204,7 @@ def test_seconds_add_up_over_sessions_and_leave_out_the_time_between(tmp_path):
 
 def test_a_model_in_memory_is_kept_with_the_job_that_changes_it(base_job, patients, tmp_path):
     parent = load_model(base_job / "model")
-    training = TrainingConfig.from_dict(TRAINING)
+    training = TrainingConfig().with_settings(TRAINING)
     model = IncrementalSegLib.add_organ(
         parent, patients, ["Stomach"], tmp_path / "job", training=training, strategy="mib", heldout=[]
     )

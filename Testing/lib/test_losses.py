@@ -273,6 +273,13 @@ def test_distillation_refuses_shapes_that_do_not_fit(teacher: tuple[int, ...]) -
         Distillation()(student, torch.zeros(teacher))
 
 
+@pytest.mark.parametrize("annotated", [torch.ones(1, 4, dtype=torch.bool), torch.ones(1, 5, dtype=torch.long)])
+def test_distillation_refuses_a_guide_that_does_not_fit(annotated: Tensor) -> None:
+    student, target = torch.zeros(1, 5, 4, 4, 4), torch.zeros(1, 4, 4, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match="annotated"):
+        UnbiasedDistillation()(student, torch.zeros(1, 3, 4, 4, 4), target, annotated)
+
+
 def test_distillation_refuses_an_annotation_of_another_size() -> None:
     with pytest.raises(ValueError, match=r"target \(1, 4, 4, 5\)"):
         UnbiasedDistillation()(torch.zeros(1, 5, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4), torch.zeros(1, 4, 4, 5))

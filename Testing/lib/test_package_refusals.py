@@ -156,6 +156,8 @@ def test_refuses_metadata_that_lacks_a_key(saved: Path, key: str) -> None:
         {"network": {"title": "UNet"}},
         {"preprocessing": {"spacing": [1, 1, 1], "window": [0]}},
         {"preprocessing": {"spacing": "fine", "window": [0, 1]}},
+        {"connected": ["Appendix"]},
+        {"connected": 3},
     ],
 )
 def test_refuses_metadata_with_nonsense(saved: Path, change: dict[str, Any]) -> None:

@@ -58,19 +58,30 @@ def test_a_repeated_scan_stands_out_against_other_patients() -> None:
         audit([scans[0]], scans[:1], organs, 0, Reporter())
 
 
-def test_the_command_writes_both_kinds(patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_both_kinds(
+    base_job: Path, patients: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     ct, _ = read_dataset(patients, names=["a"])[0].read()
     hu = to_array(ct)[4:20, 4:20, 4:20]
     image = sitk.GetImageFromArray(np.clip(hu, -125, 275).transpose(2, 1, 0))
     image.SetSpacing(ct.GetSpacing())
     (tmp_path / "made").mkdir()
     sitk.WriteImage(image, str(tmp_path / "made" / "synthetic_001_ct.nii.gz"))
-    where = ["--synthetic", tmp_path / "made", "--cases", patients, "--out", tmp_path / "out"]
+    where = [
+        "--model",
+        base_job / "model",
+        "--synthetic",
+        tmp_path / "made",
+        "--cases",
+        patients,
+        "--out",
+        tmp_path / "out",
+    ]
     assert privacy.main([str(part) for part in where]) == 0
     rows = list(csv.DictReader((tmp_path / "out" / "privacy.csv").open()))
     assert [row["kind"] for row in rows] == [SYNTHETIC, PATIENT]
     assert float(rows[0]["correlation"]) > 0.95 > float(rows[1]["correlation"])  # it is a scan of the training
     assert "Largest" in capsys.readouterr().out
-    where[1] = tmp_path
+    where[3] = tmp_path
     assert privacy.main([str(part) for part in where]) == 2
     assert "holds no synthetic volume" in capsys.readouterr().err

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,10 +22,10 @@ from IncrementalSegLib.models.checkpoint import load_state
 from IncrementalSegLib.models.networks import NetworkSpec, build_network
 from IncrementalSegLib.models.package import Model, load_model
 from IncrementalSegLib.organs import OrganTable, organ_named
-from IncrementalSegLib.training import loop, replay
-from IncrementalSegLib.training.config import TrainingConfig
+from IncrementalSegLib.training import loop, replay, run
+from IncrementalSegLib.training.config import STEP_TRAINING, TrainingConfig
 from IncrementalSegLib.training.loop import fit, learning_rate
-from IncrementalSegLib.training.patches import Batch
+from IncrementalSegLib.training.patches import Batch, CachedCase
 from IncrementalSegLib.training.run import Workspace, train_base, update_model
 from IncrementalSegLib.training.strategies import STRATEGIES
 from IncrementalSegLib.volumes import Preprocessing
@@ -275,10 +277,28 @@ def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_count
     events: list[dict] = []
     model = _update(parent, cases, tmp_path, "mosinversion", Reporter(events.append, every=0))
     record = model.history[-1]["synthetic"]
-    assert (record["volumes"], record["statistics"]) == (1, "batchnorm")
+    assert (record["volumes"], record["replayed"], record["statistics"]) == (1, int(seen), "batchnorm")
     assert record["requested"] == record["kept"] + record["dropped"] > 0
     assert bool(list(tmp_path.glob("synthetic/*/synthetic_*_image.npy"))) == bool(record["kept"]) == seen
     assert any("nothing is replayed" in event.get("text", "") for event in events) != seen
+
+
+@pytest.mark.parametrize("strategy", ["distill", "mib"])
+def test_distillation_also_trains_on_warped_copies_with_the_old_organs_that_were_predicted(
+    parent, cases, tmp_path, monkeypatch, strategy
+):
+    trained_on: list[CachedCase] = []
+    real = run.PatchSampler
+    monkeypatch.setattr(run, "PatchSampler", lambda pool, *a, **k: trained_on.extend(pool) or real(pool, *a, **k))
+    network = copy.deepcopy(parent.network)
+    with torch.no_grad():
+        network.get_submodule("head").bias[1] += 1000  # it calls everything liver
+    _update(replace(parent, network=network), cases, tmp_path, strategy)
+    copies = CONFIG.augmentation.copies if strategy == "distill" else 0
+    assert len(trained_on) == len(cases) * (1 + copies)
+    for case in trained_on:
+        assert set(np.unique(case.target)) <= {0, 3} and case.annotated.tolist() == [True, False, False, True]
+        assert case.points.keys() == ({1, 3} if strategy == "distill" else {3})
 
 
 def test_joint_training_refuses_cases_without_the_old_organs(parent, cases, tmp_path):
@@ -308,7 +328,9 @@ def test_settings_survive_a_round_trip_and_unknown_ones_are_refused():
     from dataclasses import asdict
 
     config = replace(CONFIG, seed=3)
-    assert TrainingConfig.from_dict(asdict(config)) == config
-    make: Callable[..., TrainingConfig] = TrainingConfig.from_dict
+    assert STEP_TRAINING.with_settings(json.loads(json.dumps(asdict(config)))) == config
+    some = STEP_TRAINING.with_settings({"steps": 7, "patch": [32, 32, 64], "augmentation": {"copies": 0}})
+    assert (some.steps, some.patch, some.augmentation.copies) == (7, (32, 32, 64), 0)
+    assert (some.learning_rate, some.augmentation.blur) == (STEP_TRAINING.learning_rate, 0.2)
     with pytest.raises(InputError, match="momentum"):
-        make({"momentum": 0.9})
+        STEP_TRAINING.with_settings({"momentum": 0.9})
