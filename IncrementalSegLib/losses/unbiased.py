@@ -96,18 +96,17 @@ class UnbiasedSegmentationLoss(nn.Module):
 class UnbiasedDistillation(nn.Module):
     """Cross-entropy of the student, its new classes folded into the background, against the teacher (MiB, §3.2, eq. 7).
 
-    Guided by the annotation (method §1, our formulation), voxels of a new organ get that organ as their target, since
-    the teacher's background and old-organ mass belongs to it; and where a new organ was annotated, every other voxel is
-    known not to be it, so that the background hides it no more. The first alone makes new organs too large, the second
-    alone too small.
+    With ``label_guided`` the teacher has no say where a new organ is annotated: what it calls background or an old
+    organ there belongs to the annotation, which the segmentation loss knows (method §1, our formulation). Pulling those
+    voxels to the new organ here too would weigh them without a counterpart: new organs come out too large.
     """
 
-    def forward(
-        self, logits: Tensor, teacher_logits: Tensor, target: Tensor, annotated: Tensor | None = None
-    ) -> Tensor:
-        """The loss of logits (B, 1+K+N, …) against teacher logits (B, 1+K, …) with the step's annotation (B, …).
+    def __init__(self, label_guided: bool = False) -> None:
+        super().__init__()
+        self.label_guided = label_guided
 
-        ``annotated`` (B, 1+K+N) tells which classes were annotated in a sample and makes the annotation guide.
+    def forward(self, logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits (B, 1+K+N, …) against teacher logits (B, 1+K, …) with the step's annotation (B, …).
 
         Raises:
             ValueError: shapes that do not belong together.
@@ -117,20 +116,15 @@ class UnbiasedDistillation(nn.Module):
             raise ValueError(
                 f"logits {tuple(logits.shape)}, teacher {tuple(teacher_logits.shape)}, target {tuple(target.shape)}"
             )
-        if annotated is not None and (annotated.shape != logits.shape[:2] or annotated.dtype != torch.bool):
-            raise ValueError(f"annotated {tuple(annotated.shape)} {annotated.dtype}, logits {tuple(logits.shape)}")
         log_p = at_least_float32(logits).flatten(2).log_softmax(1)  #                                  B,1+K+N,V
         q = at_least_float32(teacher_logits).flatten(2).softmax(1)  #                                    B,1+K,V
-        labels, guided = target.flatten(1), log_p.new_zeros(())
+        labels = target.flatten(1)
+        if self.label_guided:
+            q = q * ((labels < old) | (labels == IGNORE))[:, None]
         hidden = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2]) >= old
-        if annotated is not None:
-            new = (labels >= old) & (labels != IGNORE)
-            q = q * ~new[:, None]
-            guided = (log_p.gather(1, labels.where(new, 0)[:, None])[:, 0] * new).sum()
-            hidden = hidden & ~annotated
         background = (q[:, 0] * folded_background(log_p, hidden)).sum()
         organs = (q[:, 1:] * log_p[:, 1:old]).sum()
-        return -(background + organs + guided) / labels.numel()
+        return -(background + organs) / labels.numel()
 
 
 class Distillation(nn.Module):

@@ -64,7 +64,7 @@ class IncrementalObjective:
         self.teacher = teacher.eval().requires_grad_(False)
         self.strategy, self.old, self.classes, self.thresholds = strategy, old, classes, thresholds
         self.segmentation = UnbiasedSegmentationLoss()
-        self.distillation = UnbiasedDistillation()
+        self.distillation = UnbiasedDistillation(strategy.label_guided)
         self.lwf = Distillation()
         self.pooled = PooledStripDistillation()
 
@@ -82,8 +82,7 @@ class IncrementalObjective:
         parts = {"seg": self.segmentation(logits, target, self._hidden(batch), balance)}
         if s.distillation:
             weight = s.distillation / self.old  # MiB averages over the old classes too
-            guide = batch.annotated if s.label_guided else None
-            parts["kd"] = weight * self.distillation(logits, q, batch.target, guide)
+            parts["kd"] = weight * self.distillation(logits, q, batch.target)
         if s.lwf:
             parts["lwf"] = s.lwf * self.lwf(logits, q)
         if s.pooled:

@@ -114,19 +114,10 @@ def test_the_strategies_differ() -> None:
 def test_at_the_start_of_a_step_distillation_asks_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objectives, "_POOLED_LOGITS", 0.0)  # PLOP's plain logits feel the split of the background
     old, batch = teacher(), batch_of(annotate=False)
-    batch = replace(batch, image=batch.plain, annotated=torch.zeros_like(batch.annotated))
+    batch = replace(batch, image=batch.plain)
     parts = objective_of(STRATEGIES[name], old)(student := student_of(old), batch)
     (kind,) = parts.keys() - {"seg"}
     assert gradient_norm(student, parts[kind]) < 1e-4
-
-
-def test_guided_distillation_asks_that_a_new_organ_leaves_where_it_was_not_annotated() -> None:
-    old, batch = teacher(), batch_of(annotate=False)
-    objective = objective_of(STRATEGIES["distill"], old)
-    network = student_of(old)
-    loss = objective(network, replace(batch, image=batch.plain))["kd"]
-    slope = torch.autograd.grad(loss, network.get_submodule("head").bias)[0]
-    assert slope[3] > 0.01 and slope[4] > 0.01 and slope[0] < -0.01
 
 
 def test_lwf_is_at_rest_on_old_logits_whatever_the_new_ones_are() -> None:
