@@ -37,14 +37,26 @@ class PooledStripDistillation(nn.Module):
         scales = [scale for scale in self.scales if scale <= min(ours.shape[2:])]
         if not scales:
             raise ValueError(f"features {tuple(ours.shape)} are smaller than every scale of {self.scales}")
-        a, b = at_least_float32(ours) ** 2, at_least_float32(theirs) ** 2
-        return torch.stack([(self._strips(a, s) - self._strips(b, s)).norm(dim=1).mean() for s in scales]).mean()
+        a, b = (_strips(at_least_float32(maps).contiguous().square(), scales) for maps in (ours, theirs))
+        return torch.stack([(x - y).norm(dim=1).mean() for x, y in zip(a, b, strict=True)]).mean()
 
-    @staticmethod
-    def _strips(maps: Tensor, scale: int) -> Tensor:
-        """Means along each axis of each of its ``scale`` blocks, all three axes as one unit vector (B, features)."""
-        strips = [
-            torch.stack([block.mean(axis) for block in maps.tensor_split(scale, axis)], axis).flatten(1)
-            for axis in (2, 3, 4)
-        ]
-        return nn.functional.normalize(torch.cat(strips, 1), dim=1)
+
+def _strips(maps: Tensor, scales: Sequence[int]) -> list[Tensor]:
+    """Per scale the means along each axis of each of its blocks, all three axes as one unit vector (B, features).
+
+    Means over large blocks are means of those over small ones: every axis of a map is gone through once.
+    """
+    means = [_block_means(maps, axis, scales) for axis in (2, 3, 4)]
+    return [
+        nn.functional.normalize(torch.cat([part.flatten(1) for part in one], 1), dim=1)
+        for one in zip(*means, strict=True)
+    ]
+
+
+def _block_means(maps: Tensor, axis: int, scales: Sequence[int]) -> list[Tensor]:
+    """Per scale the means over each of its blocks along an axis, in place of that axis."""
+    finest, length = max(scales), maps.shape[axis]
+    if length % finest or any(finest % scale for scale in scales):
+        return [torch.stack([part.mean(axis) for part in maps.tensor_split(s, axis)], axis) for s in scales]
+    fine = maps.unflatten(axis, (finest, length // finest)).mean(axis + 1)
+    return [fine.unflatten(axis, (scale, finest // scale)).mean(axis + 1) for scale in scales]
