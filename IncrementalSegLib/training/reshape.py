@@ -37,7 +37,8 @@ def with_reshaped(
     """The cases and ``count`` warped copies of each, kept under ``folder``; the same seed gives the same copies.
 
     ``anatomies`` are channels (x, y, z) of all that is known to be in each case, its targets when left out: what is in
-    none of them is taken for a place to move to. Patches are drawn on all of it, targets are the annotated channels.
+    none of them is taken for a place to move to. Targets are the annotated channels; patches are drawn on the organs
+    that they are drawn on in the case itself.
 
     Raises:
         InputError: a scan shows no body.  StorageError: a copy cannot be written.
@@ -72,4 +73,5 @@ def _copies(
 
 def _opened(case: CachedCase, place: Path) -> CachedCase:
     image, target, organs = (np.load(place / f"{part}.npy", mmap_mode="r") for part in ("image", "target", "organs"))
-    return CachedCase(place.name, image, target, case.annotated, organ_points(np.asarray(organs)))
+    points = {c: xyz for c, xyz in organ_points(np.asarray(organs)).items() if c in case.points}
+    return CachedCase(place.name, image, target, case.annotated, points)
