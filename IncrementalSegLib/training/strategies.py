@@ -59,6 +59,7 @@ _ALL = [
         distillation=10.0,
         label_guided=True,
         pseudo_labels="confidence",
+        old_organ_patches=True,
         reshaped=True,
         clean_teacher=True,
         fusion=True,
