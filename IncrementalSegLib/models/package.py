@@ -179,8 +179,6 @@ def load_model(folder: Path | str) -> Model:
     try:
         spec, preprocessing, patch, connected = _description(_our_metadata(folder))
         organs = OrganTable.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
-        if not set(connected) <= set(organs.keys):
-            raise InputError(f"organs in one piece: {connected}")
         network = build_network(spec, len(organs) + 1)
         history = tuple({**record} for record in _json(folder / "history.json"))
     except (KeyError, TypeError, ValueError, IndexError, InputError) as error:
@@ -192,6 +190,8 @@ def load_model(folder: Path | str) -> Model:
             f"{folder}/models/model.pt does not fit a {spec.name} with {len(organs)} organs: weights and description "
             "of this package do not belong together."
         ) from error
+    if not set(connected) <= set(organs.keys):
+        raise PackageError(f"{folder} keeps organs in one piece that it does not have: copy the package again.")
     kept = sorted(name for name in _listed(folder) if name.startswith("memory/") and name.endswith(".pt"))
     memory = {Path(name).stem: load_state(folder / name) for name in kept}
     network.eval()
