@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from training_runs import CONFIG, TINY, train, update
 
 from IncrementalSegLib.cases import Case, read_dataset
 from IncrementalSegLib.errors import Cancelled, IncrementalSegError, InputError
 from IncrementalSegLib.events import Reporter
-from IncrementalSegLib.inversion import quality
-from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.models.checkpoint import load_state
-from IncrementalSegLib.models.networks import NetworkSpec, build_network
+from IncrementalSegLib.models.networks import build_network
 from IncrementalSegLib.models.package import Model, load_model
-from IncrementalSegLib.organs import OrganTable, organ_named
-from IncrementalSegLib.training import loop, replay, run
+from IncrementalSegLib.training import loop
 from IncrementalSegLib.training.config import STEP_TRAINING, TrainingConfig
 from IncrementalSegLib.training.loop import fit, learning_rate
-from IncrementalSegLib.training.patches import Batch, CachedCase
-from IncrementalSegLib.training.run import Workspace, train_base, update_model
-from IncrementalSegLib.training.strategies import STRATEGIES
-from IncrementalSegLib.volumes import Preprocessing
+from IncrementalSegLib.training.patches import Batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-TINY = NetworkSpec("UNet", {"spatial_dims": 3, "channels": [8, 16], "strides": [2], "norm": "batch"}, 8)
-CONFIG = TrainingConfig(steps=5, batch=1, patch=(32, 32, 32), device="cpu", precision="float32")
-COARSE = Preprocessing((12.0, 12.0, 12.0))
 
 
 class Noise:
@@ -83,12 +73,6 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.fixture(autouse=True)
-def _little_replay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "VOLUMES", 1)
-    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], iterations=2))
-
-
 @pytest.fixture(scope="module")
 def cases(patients: Path) -> list[Case]:
     return read_dataset(patients, names=["a", "b"])
@@ -99,49 +83,35 @@ def parent(base_job: Path) -> Model:
     return load_model(base_job / "model")
 
 
-def _base(cases: list[Case], folder: Path, config: TrainingConfig = CONFIG, reporter: Reporter | None = None) -> Model:
-    organs = OrganTable.from_names(["Liver", "Spleen"])
-    return train_base(cases, organs, config, Workspace(folder, reporter or Reporter()), spec=TINY, preprocessing=COARSE)
-
-
-def _update(
-    parent: Model, cases: list[Case], folder: Path, strategy: str = "distill", reporter: Reporter | None = None
-) -> Model:
-    workspace = Workspace(folder, reporter or Reporter())
-    return update_model(
-        parent, cases, [organ_named("Stomach")], CONFIG, STRATEGIES[strategy], workspace, allow_overlap=True
-    )
-
-
 def test_the_same_seed_gives_bit_identical_weights_and_another_seed_others(cases, tmp_path):
-    first, again = _base(cases, tmp_path / "1"), _base(cases, tmp_path / "2")
-    other = _base(cases, tmp_path / "3", replace(CONFIG, seed=1))
+    first, again = train(cases, tmp_path / "1"), train(cases, tmp_path / "2")
+    other = train(cases, tmp_path / "3", replace(CONFIG, seed=1))
     assert same_weights(first.network, again.network)
     assert not same_weights(first.network, other.network)
 
 
 @pytest.mark.parametrize("stop", [1, 3])
 def test_a_stopped_base_training_resumes_to_the_weights_of_one_that_was_not(cases, tmp_path, stop):
-    whole = _base(cases, tmp_path / "whole")
+    whole = train(cases, tmp_path / "whole")
     with pytest.raises(Cancelled):
-        _base(cases, tmp_path / "stopped", reporter=_cancel_at(stop))
+        train(cases, tmp_path / "stopped", reporter=_cancel_at(stop))
     assert load_state(tmp_path / "stopped/checkpoint/training.pt")["step"] == stop
-    assert same_weights(whole.network, _base(cases, tmp_path / "stopped").network)
+    assert same_weights(whole.network, train(cases, tmp_path / "stopped").network)
 
 
 @pytest.mark.parametrize("strategy", ["distill", "plop"])
 def test_a_stopped_update_resumes_to_the_weights_of_one_that_was_not(parent, cases, tmp_path, strategy):
-    whole = _update(parent, cases, tmp_path / "whole", strategy)
+    whole = update(parent, cases, tmp_path / "whole", strategy)
     with pytest.raises(Cancelled):
-        _update(parent, cases, tmp_path / "stopped", strategy, _cancel_at(2))
-    resumed = _update(parent, cases, tmp_path / "stopped", strategy)
+        update(parent, cases, tmp_path / "stopped", strategy, _cancel_at(2))
+    resumed = update(parent, cases, tmp_path / "stopped", strategy)
     assert same_weights(whole.network, resumed.network)
-    assert not same_weights(whole.network, _update(parent, cases, tmp_path / "other", "mib").network)
+    assert not same_weights(whole.network, update(parent, cases, tmp_path / "other", "mib").network)
 
 
 def test_an_update_leaves_the_parent_in_memory_as_it_was(parent, cases, tmp_path):
     before = {key: value.clone() for key, value in parent.network.state_dict().items()}
-    _update(parent, cases, tmp_path)
+    update(parent, cases, tmp_path)
     after = parent.network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
@@ -231,81 +201,6 @@ def test_normalisation_statistics_stay_exactly_where_they_are_frozen(tmp_path, f
     same = [torch.equal(a, b) for a, b in zip(before, _statistics(network), strict=True)]
     assert same
     assert all(same) if frozen else not any(same)
-
-
-LOSSES = {
-    "fine-tune": {"seg"},
-    "lwf": {"seg", "lwf"},
-    "mib": {"seg", "kd"},
-    "plop": {"seg", "pod"},
-    "distill": {"seg", "kd"},
-    "mosinversion": {"seg", "kd"},
-    "joint": {"seg"},
-}
-
-
-@pytest.mark.parametrize("name", sorted(STRATEGIES))
-def test_every_strategy_trains_with_its_own_losses(parent, cases, tmp_path, name):
-    events: list[dict] = []
-    model = _update(parent, cases, tmp_path, name, Reporter(events.append, every=0))
-    losses = [event["loss"] for event in events if event.get("phase") in ("update", "train")]
-    assert len(losses) == CONFIG.steps
-    assert all(loss.keys() == LOSSES[name] | {"total"} for loss in losses)
-    assert all(loss["total"] == pytest.approx(sum(loss[part] for part in LOSSES[name]), abs=1e-3) for loss in losses)
-    assert model.organs.names == ["Liver", "Spleen", "Stomach"]
-    assert model.history[-1]["strategy"] == name
-    assert model.history[-1]["parent"] == parent.hash
-
-
-def test_fine_tuning_never_asks_the_old_model_and_distillation_does(parent, cases, tmp_path, monkeypatch):
-    def asked(strategy: str) -> bool:
-        calls: list[Tensor] = []
-        hook = parent.network.register_forward_hook(lambda module, inputs, output: calls.append(output))
-        _update(parent, cases, tmp_path / strategy, strategy)
-        hook.remove()
-        return bool(calls)
-
-    assert not asked("fine-tune")
-    assert asked("distill")
-
-
-@pytest.mark.parametrize("seen", [True, False])
-def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_counts_it(
-    parent, cases, tmp_path, monkeypatch, seen
-):
-    monkeypatch.setattr(quality, "KEEP_FROM", 0.0 if seen else 1.1)  # the model is hardly trained
-    events: list[dict] = []
-    model = _update(parent, cases, tmp_path, "mosinversion", Reporter(events.append, every=0))
-    record = model.history[-1]["synthetic"]
-    assert (record["volumes"], record["replayed"], record["statistics"]) == (1, int(seen), "batchnorm")
-    assert record["requested"] == record["kept"] + record["dropped"] > 0
-    assert bool(list(tmp_path.glob("synthetic/*/synthetic_*_image.npy"))) == bool(record["kept"]) == seen
-    assert any("nothing is replayed" in event.get("text", "") for event in events) != seen
-
-
-@pytest.mark.parametrize("strategy", ["distill", "mib"])
-def test_distillation_also_trains_on_warped_copies_with_the_old_organs_that_were_predicted(
-    parent, cases, tmp_path, monkeypatch, strategy
-):
-    trained_on: list[CachedCase] = []
-    real = run.PatchSampler
-    monkeypatch.setattr(run, "PatchSampler", lambda pool, *a, **k: trained_on.extend(pool) or real(pool, *a, **k))
-    network = copy.deepcopy(parent.network)
-    with torch.no_grad():
-        network.get_submodule("head").bias[1] += 1000  # it calls everything liver
-    _update(replace(parent, network=network), cases, tmp_path, strategy)
-    copies = CONFIG.augmentation.copies if strategy == "distill" else 0
-    assert len(trained_on) == len(cases) * (1 + copies)
-    for case in trained_on:
-        assert set(np.unique(case.target)) <= {0, 3} and case.annotated.tolist() == [True, False, False, True]
-        assert case.points.keys() == ({1, 3} if strategy == "distill" else {3})
-
-
-def test_joint_training_refuses_cases_without_the_old_organs(parent, cases, tmp_path):
-    stomach_only = [case.restricted([organ_named("Stomach").key]) for case in cases]
-    with pytest.raises(InputError, match="'Liver' is annotated in none of the 2 cases"):
-        _update(parent, stomach_only, tmp_path, "joint")
-    assert not (tmp_path / "checkpoint").exists()
 
 
 WRONG: list[tuple[dict[str, object], str]] = [

@@ -1,0 +1,33 @@
+"""Trainings of a few steps on small patients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from IncrementalSegLib.cases import Case
+from IncrementalSegLib.events import Reporter
+from IncrementalSegLib.models.networks import NetworkSpec
+from IncrementalSegLib.models.package import Model
+from IncrementalSegLib.organs import OrganTable, organ_named
+from IncrementalSegLib.training.config import TrainingConfig
+from IncrementalSegLib.training.run import Workspace, train_base, update_model
+from IncrementalSegLib.training.strategies import STRATEGIES
+from IncrementalSegLib.volumes import Preprocessing
+
+TINY = NetworkSpec("UNet", {"spatial_dims": 3, "channels": [8, 16], "strides": [2], "norm": "batch"}, 8)
+CONFIG = TrainingConfig(steps=5, batch=1, patch=(32, 32, 32), device="cpu", precision="float32")
+COARSE = Preprocessing((12.0, 12.0, 12.0))
+
+
+def train(cases: list[Case], folder: Path, config: TrainingConfig = CONFIG, reporter: Reporter | None = None) -> Model:
+    organs = OrganTable.from_names(["Liver", "Spleen"])
+    return train_base(cases, organs, config, Workspace(folder, reporter or Reporter()), spec=TINY, preprocessing=COARSE)
+
+
+def update(
+    parent: Model, cases: list[Case], folder: Path, strategy: str = "distill", reporter: Reporter | None = None
+) -> Model:
+    workspace = Workspace(folder, reporter or Reporter())
+    return update_model(
+        parent, cases, [organ_named("Stomach")], CONFIG, STRATEGIES[strategy], workspace, allow_overlap=True
+    )
