@@ -96,9 +96,8 @@ class UnbiasedSegmentationLoss(nn.Module):
 class UnbiasedDistillation(nn.Module):
     """Cross-entropy of the student, its new classes folded into the background, against the teacher (MiB, §3.2, eq. 7).
 
-    With ``label_guided`` the teacher has no say where a new organ is annotated: what it calls background or an old
-    organ there belongs to the annotation, which the segmentation loss knows (method §1, our formulation). Pulling those
-    voxels to the new organ here too would weigh them without a counterpart: new organs come out too large.
+    With ``label_guided`` the voxels annotated as a new organ get that organ as their target: the teacher's background
+    and old-organ mass belongs to it (method §1, our formulation).
     """
 
     def __init__(self, label_guided: bool = False) -> None:
@@ -118,13 +117,15 @@ class UnbiasedDistillation(nn.Module):
             )
         log_p = at_least_float32(logits).flatten(2).log_softmax(1)  #                                  B,1+K+N,V
         q = at_least_float32(teacher_logits).flatten(2).softmax(1)  #                                    B,1+K,V
-        labels = target.flatten(1)
+        labels, annotated = target.flatten(1), log_p.new_zeros(())
         if self.label_guided:
-            q = q * ((labels < old) | (labels == IGNORE))[:, None]
+            new = (labels >= old) & (labels != IGNORE)
+            q = q * ~new[:, None]
+            annotated = (log_p.gather(1, labels.where(new, 0)[:, None])[:, 0] * new).sum()
         hidden = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2]) >= old
         background = (q[:, 0] * folded_background(log_p, hidden)).sum()
         organs = (q[:, 1:] * log_p[:, 1:old]).sum()
-        return -(background + organs) / labels.numel()
+        return -(background + organs + annotated) / labels.numel()
 
 
 class Distillation(nn.Module):

@@ -13,8 +13,8 @@ class Strategy:
     """Which parts the loss of an incremental step has, and with what weight.
 
     ``unbiased``: unlabelled voxels may be old organs (folded CE and Dice). ``lwf``, ``distillation``, ``pooled``:
-    weights of LwF's, the unbiased and PLOP's feature distillation. ``label_guided``: the teacher has no say where a new
-    organ is annotated. ``pseudo_labels``: ``confidence`` (ours, with ignore zone) or ``entropy`` (PLOP's).
+    weights of LwF's, the unbiased and PLOP's feature distillation. ``label_guided``: a voxel annotated as new is
+    distilled to that organ. ``pseudo_labels``: ``confidence`` (ours, with ignore zone) or ``entropy`` (PLOP's).
     ``old_organ_patches``: also place patches on the organs the teacher predicts. ``from_background``: new head rows
     start from the background. ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: average with the old model
     where a hold-out shows that it helps. ``clean_teacher``: the teacher sees patches with unchanged intensities.
@@ -60,7 +60,6 @@ _ALL = [
         label_guided=True,
         pseudo_labels="confidence",
         old_organ_patches=True,
-        reshaped=True,
         clean_teacher=True,
         fusion=True,
     ),

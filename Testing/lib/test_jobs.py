@@ -123,7 +123,6 @@ def test_events_tell_phase_step_time_left_and_losses(finished):
     assert [*dict.fromkeys(event["phase"] for event in progress)] == [
         "prepare",
         "survey",
-        "reshape",
         "update",
         "fusion",
         "evaluate",

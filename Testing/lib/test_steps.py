@@ -93,9 +93,10 @@ def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_count
 
 
 @pytest.mark.parametrize("strategy", ["distill", "mib"])
-def test_distillation_also_trains_on_warped_copies_with_the_old_organs_that_were_predicted(
+def test_a_strategy_may_train_on_warped_copies_with_the_old_organs_that_were_predicted(
     parent, cases, tmp_path, monkeypatch, strategy
 ):
+    monkeypatch.setitem(STRATEGIES, "distill", replace(STRATEGIES["distill"], reshaped=True))
     trained_on: list[CachedCase] = []
     real = run.PatchSampler
     monkeypatch.setattr(run, "PatchSampler", lambda pool, *a, **k: trained_on.extend(pool) or real(pool, *a, **k))
