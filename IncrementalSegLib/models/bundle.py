@@ -67,8 +67,8 @@ def inference_config(
     """The bundle's ``inference.json``, for ``python -m monai.bundle run --config_file configs/inference.json``.
 
     Needs torch, monai, fire and nibabel, and scikit-image where organs are kept in one piece (``connected``, keys);
-    ``--bundle_root``, ``--datalist`` and ``--output_dir`` say where. The result
-    is a label map with the organ table's values on the input's grid.
+    ``--bundle_root``, ``--datalist`` and ``--output_dir`` say where. The result is a label map with the organ table's
+    values on the input's grid.
     """
     low, high = preprocessing.window
     labels = [0, *(organ.label for organ in organs)]

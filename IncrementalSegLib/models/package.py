@@ -40,9 +40,9 @@ _REQUIRED = {"configs/metadata.json", "configs/inference.json", "models/model.pt
 class Model:
     """A segmentation model in memory: everything that prediction and a further step need.
 
-    ``patch`` is the sliding window's size in voxels; ``connected`` names (keys) the organs that are predicted in one
-    piece; ``history`` holds a record per step (organs, parent's hash, data
-    fingerprint, metrics, versions); ``memory`` maps file names to tensors (prototypes, statistics, mask bank).
+    ``patch`` is the sliding window's size in voxels; ``history`` holds a record per step (organs, parent's hash, data
+    fingerprint, metrics, versions); ``memory`` maps file names to tensors (prototypes, statistics, mask bank);
+    ``connected`` are keys of the organs that are predicted in one piece.
     """
 
     network: nn.Module
