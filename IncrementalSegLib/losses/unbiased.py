@@ -39,8 +39,9 @@ class UnbiasedSegmentationLoss(nn.Module):
     """Cross-entropy plus Dice with a folded background.
 
     With nothing hidden it is the ordinary Dice + CE of fully annotated scans; with the old organs hidden it is MiB's
-    unbiased cross-entropy, its Dice over what is known of each sample (our formulation). Voxels of value `IGNORE` count
-    nowhere.
+    unbiased cross-entropy, its Dice over what was annotated in each sample. Pseudo-labels of hidden organs have a Dice
+    of their own, added to it: in one mean they would thin out what is to be learned (our formulation). Voxels of value
+    `IGNORE` count nowhere.
 
     Args:
         smooth: added above and below in Dice.
@@ -53,8 +54,8 @@ class UnbiasedSegmentationLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, hidden: Tensor, balance: float = 0.0) -> Tensor:
         """The loss of logits (B, C, x, y, z) against target (B, x, y, z) with ``hidden`` (B, C).
 
-        A share ``balance`` of the cross-entropy is averaged over the classes in the batch instead of over voxels: Dice
-        alone hardly moves an organ whose probability is still near 0.
+        A share ``balance`` of the cross-entropy is averaged over the annotated classes in the batch instead of over
+        voxels: Dice alone hardly moves an organ whose probability is still near 0.
 
         Raises:
             ValueError: shapes that do not belong together.
@@ -76,28 +77,31 @@ class UnbiasedSegmentationLoss(nn.Module):
             for part in (nll, picked.exp() * counted, counted.to(empty.dtype))
         )
         mass = torch.bmm(log_p.exp(), counted[..., None].to(log_p.dtype))[..., 0]  #                         B,C
-        return self._cross_entropy(errors.sum(0), voxels.sum(0), balance) + self._dice(overlap, mass, voxels, hidden)
+        known, pseudo, total = ~hidden, hidden & (voxels > 0), mass + voxels
+        dice = self._dice(overlap, total, known) + self._dice(overlap, total, pseudo)
+        return self._cross_entropy(errors, voxels, known, balance) + dice
 
     @staticmethod
-    def _cross_entropy(errors: Tensor, voxels: Tensor, balance: float) -> Tensor:
+    def _cross_entropy(errors: Tensor, voxels: Tensor, known: Tensor, balance: float) -> Tensor:
         over_voxels = errors.sum() / voxels.sum().clamp(min=1)
+        errors, voxels = (errors * known).sum(0), (voxels * known).sum(0)
         over_classes = (errors / voxels.clamp(min=1)).sum() / (voxels > 0).sum().clamp(min=1)
         return (1 - balance) * over_voxels + balance * over_classes
 
-    def _dice(self, overlap: Tensor, mass: Tensor, truth: Tensor, hidden: Tensor) -> Tensor:
-        known = (truth > 0) | ~hidden
-        known[:, 0] = False
-        overlap, total = ((part * known).sum(0) for part in (overlap, mass + truth))
-        dice = (2 * overlap + self.smooth) / (total + self.smooth)  #                                           C
+    def _dice(self, overlap: Tensor, total: Tensor, known: Tensor) -> Tensor:
         used = known.any(0)
-        return (1 - dice)[used].mean() if used.any() else mass.sum() * 0
+        used[0] = False
+        overlap, total = ((part * known).sum(0) for part in (overlap, total))
+        dice = (2 * overlap + self.smooth) / (total + self.smooth)  #                                           C
+        return (1 - dice)[used].mean() if used.any() else total.sum() * 0
 
 
 class UnbiasedDistillation(nn.Module):
     """Cross-entropy of the student, its new classes folded into the background, against the teacher (MiB, §3.2, eq. 7).
 
-    With ``label_guided`` the voxels annotated as a new organ get that organ as their target: the teacher's background
-    and old-organ mass belongs to it (method §1, our formulation).
+    With ``label_guided`` the teacher has no say where a new organ is annotated: what it calls background or an old
+    organ there belongs to the annotation, which the segmentation loss knows (method §1, our formulation). Pulling those
+    voxels to the new organ here too would weigh them without a counterpart: new organs came out too large.
     """
 
     def __init__(self, label_guided: bool = False) -> None:
@@ -117,15 +121,13 @@ class UnbiasedDistillation(nn.Module):
             )
         log_p = at_least_float32(logits).flatten(2).log_softmax(1)  #                                  B,1+K+N,V
         q = at_least_float32(teacher_logits).flatten(2).softmax(1)  #                                    B,1+K,V
-        labels, annotated = target.flatten(1), log_p.new_zeros(())
+        labels = target.flatten(1)
         if self.label_guided:
-            new = (labels >= old) & (labels != IGNORE)
-            q = q * ~new[:, None]
-            annotated = (log_p.gather(1, labels.where(new, 0)[:, None])[:, 0] * new).sum()
+            q = q * ((labels < old) | (labels == IGNORE))[:, None]
         hidden = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2]) >= old
         background = (q[:, 0] * folded_background(log_p, hidden)).sum()
         organs = (q[:, 1:] * log_p[:, 1:old]).sum()
-        return -(background + organs + annotated) / labels.numel()
+        return -(background + organs) / labels.numel()
 
 
 class Distillation(nn.Module):

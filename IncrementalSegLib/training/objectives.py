@@ -19,12 +19,12 @@ from .strategies import Strategy
 _POOLED_STAGES, _POOLED_LOGITS = 0.01, 0.0005  # PLOP's weights (Douillard et al. 2021, §4.1)
 
 
-def class_balance(done: float) -> float:
-    """Share of the cross-entropy averaged over classes: one half at first, none from the middle of a run on.
+def class_balance(done: float, least: float = 0.0) -> float:
+    """Share of the cross-entropy averaged over classes: one half at first, ``least`` from about mid-run on.
 
-    It gets small organs off the ground, and to the end it would make every organ too large (our formulation).
+    It gets small organs off the ground; much of it to the end makes every organ too large (our formulation).
     """
-    return max(0.0, 0.5 - done)
+    return max(least, 0.5 - done)
 
 
 class SupervisedObjective:
@@ -70,7 +70,7 @@ class IncrementalObjective:
 
     def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
         """Loss parts of a batch, already weighted, when the share ``done`` of the run is behind."""
-        s, balance = self.strategy, class_balance(done)
+        s, balance = self.strategy, class_balance(done, self.strategy.balance)
         with stages(network, record=bool(s.pooled)) as ours:
             _, logits = features_and_logits(network, batch.image)
         logits = logits.float()

@@ -174,8 +174,6 @@ def _material(
     seen = survey(model, cached, workspace.folder / "survey", device, workspace.reporter)
     if not allow_overlap:
         question_overlaps(cached, seen, organs, model.classes)
-    if strategy.old_organ_patches:
-        cached = [seen.with_old_organs(case) for case in cached]
     scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached]
     merged = [np.where(case.target > 0, case.target, seen.predictions[case.key]) for case in cached]
     return _Material(cached, scans, merged, seen.thresholds)

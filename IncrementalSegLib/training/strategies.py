@@ -13,14 +13,15 @@ class Strategy:
     """Which parts the loss of an incremental step has, and with what weight.
 
     ``unbiased``: unlabelled voxels may be old organs (folded CE and Dice). ``lwf``, ``distillation``, ``pooled``:
-    weights of LwF's, the unbiased and PLOP's feature distillation. ``label_guided``: a voxel annotated as new is
-    distilled to that organ. ``pseudo_labels``: ``confidence`` (ours, with ignore zone) or ``entropy`` (PLOP's).
-    ``old_organ_patches``: also place patches on the organs the teacher predicts. ``from_background``: new head rows
-    start from the background. ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: average with the old model
-    where a hold-out shows that it helps. ``clean_teacher``: the teacher sees patches with unchanged intensities.
-    ``reshaped``: also train on warped copies of the scans, in which the organs that the teacher predicts move too.
-    ``replay``: share of the patches that are cut from synthetic volumes of the old model (MOSInversion), ``recipes``
-    how these are made. ``all_labels``: train on every label of every case from the start (the upper bound).
+    weights of LwF's, the unbiased and PLOP's feature distillation. ``label_guided``: the teacher has no say where a new
+    organ is annotated. ``pseudo_labels``: ``confidence`` (ours, with ignore zone) or ``entropy`` (PLOP's). ``balance``:
+    share of the cross-entropy that stays averaged over annotated classes to the end, in favour of small new organs.
+    ``from_background``: new head rows start from the background. ``frozen_statistics``: BatchNorm statistics stay.
+    ``fusion``: average with the old model where a hold-out shows that it helps. ``clean_teacher``: the teacher sees
+    patches with unchanged intensities. ``reshaped``: also train on warped copies of the scans, in which the organs that
+    the teacher predicts move too. ``replay``: share of the patches that are cut from synthetic volumes of the old model
+    (MOSInversion), ``recipes`` how these are made. ``all_labels``: train on every label of every case from the start
+    (the upper bound).
     """
 
     name: str
@@ -31,7 +32,7 @@ class Strategy:
     label_guided: bool = False
     pooled: float = 0.0
     pseudo_labels: Literal["", "confidence", "entropy"] = ""
-    old_organ_patches: bool = False
+    balance: float = 0.0
     reshaped: bool = False
     from_background: bool = True
     frozen_statistics: bool = True
@@ -59,7 +60,7 @@ _ALL = [
         distillation=10.0,
         label_guided=True,
         pseudo_labels="confidence",
-        old_organ_patches=True,
+        balance=0.05,
         clean_teacher=True,
         fusion=True,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..models.checkpoint import load_state, save_state
 from ..models.package import Model
 from ..organs import OrganTable
 from .objectives import Thresholds, normalised_entropy
-from .patches import CachedCase, organ_points, save_array
+from .patches import CachedCase, save_array
 
 _BINS = 1000
 _ENTROPY_FLOOR = 0.001  # PLOP, Douillard et al. 2021, §3.3
@@ -31,11 +31,6 @@ class Survey:
 
     predictions: dict[str, np.ndarray]
     thresholds: Thresholds
-
-    def with_old_organs(self, case: CachedCase) -> CachedCase:
-        """The case with the predicted old organs' voxels among the places that patches are drawn from."""
-        free = np.where(np.asarray(case.target) > 0, 0, self.predictions[case.key])
-        return replace(case, points={**organ_points(free), **case.points})
 
 
 def survey(model: Model, cases: Sequence[CachedCase], folder: Path, device: torch.device, reporter: Reporter) -> Survey:

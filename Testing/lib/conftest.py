@@ -10,9 +10,14 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from helping import left_behind
+
+if TYPE_CHECKING:
+    from IncrementalSegLib.cases import Case
+    from IncrementalSegLib.models.package import Model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -51,6 +56,22 @@ def base_job(patients: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     organs, spacing = ["Liver", "Spleen"], (12.0, 12.0, 12.0)
     IncrementalSegLib.train(patients, organs, out, spacing=spacing, training=training, heldout=["e"])
     return out
+
+
+@pytest.fixture(scope="session")
+def parent(base_job: Path) -> Model:
+    """The model of liver and spleen; nothing may change it."""
+    from IncrementalSegLib.models.package import load_model
+
+    return load_model(base_job / "model")
+
+
+@pytest.fixture(scope="session")
+def two_cases(patients: Path) -> list[Case]:
+    """The first two patients."""
+    from IncrementalSegLib.cases import read_dataset
+
+    return read_dataset(patients, names=["a", "b"])
 
 
 @pytest.fixture(scope="session")

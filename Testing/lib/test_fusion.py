@@ -177,9 +177,9 @@ def step(dataset: Path, folder: Path, strategy: str, heldout: bool, monkeypatch:
     parent = model_of(network_of(2, 1), OrganTable.from_names(["Liver"]))
     config = TrainingConfig(steps=1, batch=1, patch=(32, 32, 32), precision="float32", device="cpu")
     held = cases[1:] if heldout else []
-    chosen = replace(STRATEGIES[strategy], old_organ_patches=False)
+    chosen, workspace = STRATEGIES[strategy], Workspace(folder)
     update_model(
-        parent, cases[:1], [organ_named("Spleen")], config, chosen, Workspace(folder), heldout=held, allow_overlap=True
+        parent, cases[:1], [organ_named("Spleen")], config, chosen, workspace, heldout=held, allow_overlap=True
     )
     return calls
 

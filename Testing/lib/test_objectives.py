@@ -213,6 +213,16 @@ def test_the_class_balance_fades_until_the_middle_of_the_run() -> None:
         assert losses[0] != losses[1] == losses[2]
 
 
+def test_a_strategy_may_keep_some_of_the_class_balance_to_the_end() -> None:
+    assert class_balance(0.3, least=0.1) == pytest.approx(0.2) and class_balance(1.0, least=0.1) == 0.1
+    old = teacher()
+    student, batch = student_of(old), batch_of()
+    ours, without = (objective_of(replace(STRATEGIES["distill"], balance=share), old) for share in (0.05, 0.0))
+    assert STRATEGIES["distill"].balance == ours.strategy.balance
+    assert ours(student, batch, 0.0)["seg"] == without(student, batch, 0.0)["seg"]
+    assert ours(student, batch, 1.0)["seg"] != without(student, batch, 1.0)["seg"]
+
+
 # Pseudo-labels
 
 

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor, nn
 from training_runs import CONFIG, TINY, train, update
 
-from IncrementalSegLib.cases import Case, read_dataset
 from IncrementalSegLib.errors import Cancelled, IncrementalSegError, InputError
 from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.models.checkpoint import load_state
 from IncrementalSegLib.models.networks import build_network
-from IncrementalSegLib.models.package import Model, load_model
 from IncrementalSegLib.training import loop
 from IncrementalSegLib.training.config import STEP_TRAINING, TrainingConfig
 from IncrementalSegLib.training.loop import fit, learning_rate
@@ -73,45 +71,35 @@ def same_weights(a: nn.Module, b: nn.Module) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.fixture(scope="module")
-def cases(patients: Path) -> list[Case]:
-    return read_dataset(patients, names=["a", "b"])
-
-
-@pytest.fixture(scope="module")
-def parent(base_job: Path) -> Model:
-    return load_model(base_job / "model")
-
-
-def test_the_same_seed_gives_bit_identical_weights_and_another_seed_others(cases, tmp_path):
-    first, again = train(cases, tmp_path / "1"), train(cases, tmp_path / "2")
-    other = train(cases, tmp_path / "3", replace(CONFIG, seed=1))
+def test_the_same_seed_gives_bit_identical_weights_and_another_seed_others(two_cases, tmp_path):
+    first, again = train(two_cases, tmp_path / "1"), train(two_cases, tmp_path / "2")
+    other = train(two_cases, tmp_path / "3", replace(CONFIG, seed=1))
     assert same_weights(first.network, again.network)
     assert not same_weights(first.network, other.network)
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-def test_a_stopped_base_training_resumes_to_the_weights_of_one_that_was_not(cases, tmp_path, stop):
-    whole = train(cases, tmp_path / "whole")
+def test_a_stopped_base_training_resumes_to_the_weights_of_one_that_was_not(two_cases, tmp_path, stop):
+    whole = train(two_cases, tmp_path / "whole")
     with pytest.raises(Cancelled):
-        train(cases, tmp_path / "stopped", reporter=_cancel_at(stop))
+        train(two_cases, tmp_path / "stopped", reporter=_cancel_at(stop))
     assert load_state(tmp_path / "stopped/checkpoint/training.pt")["step"] == stop
-    assert same_weights(whole.network, train(cases, tmp_path / "stopped").network)
+    assert same_weights(whole.network, train(two_cases, tmp_path / "stopped").network)
 
 
 @pytest.mark.parametrize("strategy", ["distill", "plop"])
-def test_a_stopped_update_resumes_to_the_weights_of_one_that_was_not(parent, cases, tmp_path, strategy):
-    whole = update(parent, cases, tmp_path / "whole", strategy)
+def test_a_stopped_update_resumes_to_the_weights_of_one_that_was_not(parent, two_cases, tmp_path, strategy):
+    whole = update(parent, two_cases, tmp_path / "whole", strategy)
     with pytest.raises(Cancelled):
-        update(parent, cases, tmp_path / "stopped", strategy, _cancel_at(2))
-    resumed = update(parent, cases, tmp_path / "stopped", strategy)
+        update(parent, two_cases, tmp_path / "stopped", strategy, _cancel_at(2))
+    resumed = update(parent, two_cases, tmp_path / "stopped", strategy)
     assert same_weights(whole.network, resumed.network)
-    assert not same_weights(whole.network, update(parent, cases, tmp_path / "other", "mib").network)
+    assert not same_weights(whole.network, update(parent, two_cases, tmp_path / "other", "mib").network)
 
 
-def test_an_update_leaves_the_parent_in_memory_as_it_was(parent, cases, tmp_path):
+def test_an_update_leaves_the_parent_in_memory_as_it_was(parent, two_cases, tmp_path):
     before = {key: value.clone() for key, value in parent.network.state_dict().items()}
-    update(parent, cases, tmp_path)
+    update(parent, two_cases, tmp_path)
     after = parent.network.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
 
