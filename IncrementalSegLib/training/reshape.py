@@ -32,46 +32,33 @@ def with_reshaped(
     folder: Path,
     seed: int,
     reporter: Reporter,
-    anatomies: Sequence[np.ndarray] = (),
 ) -> list[CachedCase]:
     """The cases and ``count`` warped copies of each, kept under ``folder``; the same seed gives the same copies.
-
-    ``anatomies`` are channels (x, y, z) of all that is known to be in each case, its targets when left out: what is in
-    none of them is taken for a place to move to. Targets are the annotated channels; patches are drawn on the organs
-    that they are drawn on in the case itself.
 
     Raises:
         InputError: a scan shows no body.  StorageError: a copy cannot be written.
     """
     copies = []
     for number, case in enumerate(cases if count else (), start=1):
-        organs = np.asarray(anatomies[number - 1] if anatomies else case.target)
-        copies += _copies(case, organs, spacing, folder, [[seed, number, copy] for copy in range(count)])
+        copies += _copies(case, spacing, folder, [[seed, number, copy] for copy in range(count)])
         reporter.progress("reshape", number, len(cases))
     return [*cases, *copies]
 
 
-def _copies(
-    case: CachedCase, organs: np.ndarray, spacing: Spacing, folder: Path, seeds: list[list[int]]
-) -> list[CachedCase]:
-    known = hashlib.sha256(organs.tobytes()).hexdigest()
-    recipes = [json.dumps([case.key, known, seed, asdict(RESHAPING)]) for seed in seeds]
+def _copies(case: CachedCase, spacing: Spacing, folder: Path, seeds: list[list[int]]) -> list[CachedCase]:
+    recipes = [json.dumps([case.key, seed, asdict(RESHAPING)]) for seed in seeds]
     places = [folder / hashlib.sha256(recipe.encode()).hexdigest()[:16] for recipe in recipes]
     missing = [pair for pair in zip(places, seeds, strict=True) if not (pair[0] / "done.json").exists()]
     if missing:
-        anatomy = Anatomy.of(case.image, organs, spacing)
-        annotated = np.flatnonzero(case.annotated)
+        anatomy = Anatomy.of(case.image, np.asarray(case.target), spacing)
         for place, seed in missing:
             warp = draw_warp(anatomy, spacing, RESHAPING, np.random.default_rng(seed))
             save_array(place / "image.npy", np.rint(warp.image(case.image)).astype(np.int16))
-            moved = warp.labels(anatomy.organs)
-            save_array(place / "organs.npy", moved)
-            save_array(place / "target.npy", np.where(np.isin(moved, annotated), moved, np.uint8(0)))
+            save_array(place / "target.npy", warp.labels(anatomy.organs))
             write_json(place / "done.json", {"of": case.key})
     return [_opened(case, place) for place in places]
 
 
 def _opened(case: CachedCase, place: Path) -> CachedCase:
-    image, target, organs = (np.load(place / f"{part}.npy", mmap_mode="r") for part in ("image", "target", "organs"))
-    points = {c: xyz for c, xyz in organ_points(np.asarray(organs)).items() if c in case.points}
-    return CachedCase(place.name, image, target, case.annotated, points)
+    image, target = (np.load(place / f"{part}.npy", mmap_mode="r") for part in ("image", "target"))
+    return CachedCase(place.name, image, target, case.annotated, organ_points(np.asarray(target)))

@@ -130,10 +130,7 @@ def update_model(
     teacher = place(model.network, device)
     objective = IncrementalObjective(teacher, strategy, model.classes, len(organs) + 1, material.thresholds)
     replay = replay_cases(model, len(new), material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
-    copies = config.augmentation.copies if strategy.reshaped else 0
-    spacing, seed = model.preprocessing.spacing, config.seed
-    enough = with_reshaped(material.cases, copies, spacing, workspace.cache, seed, reporter, material.merged)
-    sampler = _sampler(enough, organs, model.preprocessing, config, replay, strategy.replay)
+    sampler = _sampler(material.cases, organs, model.preprocessing, config, replay, strategy.replay)
     _fit(network, objective, sampler, config, workspace, "update", strategy.frozen_statistics)
     record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
     if strategy.replay:
@@ -143,7 +140,7 @@ def update_model(
     if strategy.fusion and heldout:
         updated = fuse_if_better(model, updated, heldout, device, reporter)
     known = [(hu, channels) for (hu, _), channels in zip(material.scans, material.merged, strict=True)]
-    return with_memory(updated, known, _batches(sampler, config.batch, model.patch), seed, reporter)
+    return with_memory(updated, known, _batches(sampler, config.batch, model.patch), config.seed, reporter)
 
 
 @dataclass(frozen=True)

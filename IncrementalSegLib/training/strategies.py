@@ -18,10 +18,9 @@ class Strategy:
     share of the cross-entropy that stays averaged over annotated classes to the end, in favour of small new organs.
     ``from_background``: new head rows start from the background. ``frozen_statistics``: BatchNorm statistics stay.
     ``fusion``: average with the old model where a hold-out shows that it helps. ``clean_teacher``: the teacher sees
-    patches with unchanged intensities. ``reshaped``: also train on warped copies of the scans, in which the organs that
-    the teacher predicts move too. ``replay``: share of the patches that are cut from synthetic volumes of the old model
-    (MOSInversion), ``recipes`` how these are made. ``all_labels``: train on every label of every case from the start
-    (the upper bound).
+    patches with unchanged intensities. ``replay``: share of the patches that are cut from synthetic volumes of the old
+    model (MOSInversion), ``recipes`` how these are made. ``all_labels``: train on every label of every case from the
+    start (the upper bound).
     """
 
     name: str
@@ -33,7 +32,6 @@ class Strategy:
     pooled: float = 0.0
     pseudo_labels: Literal["", "confidence", "entropy"] = ""
     balance: float = 0.0
-    reshaped: bool = False
     from_background: bool = True
     frozen_statistics: bool = True
     clean_teacher: bool = False
@@ -45,7 +43,7 @@ class Strategy:
     @property
     def needs_teacher(self) -> bool:
         """Whether the frozen old model is run beside the new one."""
-        return bool(self.lwf or self.distillation or self.pooled or self.pseudo_labels or self.reshaped or self.replay)
+        return bool(self.lwf or self.distillation or self.pooled or self.pseudo_labels or self.replay)
 
 
 _ALL = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,20 +56,6 @@ def test_copies_are_made_once_and_depend_on_the_seed(
     again = reshaped(cases, tmp_path)
     assert [case.key for case in again] == [case.key for case in first]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(again, first, strict=True))
-
-
-def test_organs_that_were_predicted_move_too_and_are_no_targets(cases: list[CachedCase], tmp_path: Path) -> None:
-    case = cases[0]
-    liver_only = replace(
-        case, target=np.where(case.target == 1, case.target, 0), annotated=np.array([True, True, False])
-    )
-    both = with_reshaped([liver_only], 2, SPACING, tmp_path, 0, Reporter(), [np.asarray(case.target)])
-    for copy, whole in zip(both[1:], reshaped([case], tmp_path), strict=True):
-        assert np.array_equal(copy.image, whole.image)
-        assert np.array_equal(copy.target, np.where(whole.target == 1, 1, 0))
-        assert copy.points.keys() == {1, 2} and not copy.annotated[2]
-    alone = with_reshaped([liver_only], 2, SPACING, tmp_path, 0, Reporter())
-    assert not np.array_equal(alone[1].image, both[1].image) and alone[1].points.keys() == {1}
 
 
 def test_none_are_made_where_none_are_asked_for(cases: list[CachedCase], tmp_path: Path) -> None:

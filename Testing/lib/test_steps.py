@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 from torch import Tensor
 from training_runs import CONFIG, update
 
@@ -16,8 +13,7 @@ from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.inversion import quality
 from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.organs import organ_named
-from IncrementalSegLib.training import replay, run
-from IncrementalSegLib.training.patches import CachedCase
+from IncrementalSegLib.training import replay
 from IncrementalSegLib.training.strategies import STRATEGIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -77,25 +73,6 @@ def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_count
     assert record["requested"] == record["kept"] + record["dropped"] > 0
     assert bool(list(tmp_path.glob("synthetic/*/synthetic_*_image.npy"))) == bool(record["kept"]) == seen
     assert any("nothing is replayed" in event.get("text", "") for event in events) != seen
-
-
-@pytest.mark.parametrize("strategy", ["distill", "mib"])
-def test_a_strategy_may_train_on_warped_copies_with_the_old_organs_that_were_predicted(
-    parent, two_cases, tmp_path, monkeypatch, strategy
-):
-    monkeypatch.setitem(STRATEGIES, "distill", replace(STRATEGIES["distill"], reshaped=True))
-    trained_on: list[CachedCase] = []
-    real = run.PatchSampler
-    monkeypatch.setattr(run, "PatchSampler", lambda pool, *a, **k: trained_on.extend(pool) or real(pool, *a, **k))
-    network = copy.deepcopy(parent.network)
-    with torch.no_grad():
-        network.get_submodule("head").bias[1] += 1000  # it calls everything liver
-    update(replace(parent, network=network), two_cases, tmp_path, strategy)
-    copies = CONFIG.augmentation.copies if strategy == "distill" else 0
-    assert len(trained_on) == len(two_cases) * (1 + copies)
-    for case in trained_on:
-        assert set(np.unique(case.target)) <= {0, 3} and case.annotated.tolist() == [True, False, False, True]
-        assert case.points.keys() == {3}
 
 
 def test_joint_training_refuses_cases_without_the_old_organs(parent, two_cases, tmp_path):
