@@ -3,8 +3,9 @@
 ``python -m IncrementalSegLib.benchmarks.protocol --cases DIR --split DIR/split.json --out build/benchmark``
 
 The base model learns the first organs on the split's ``step0`` patients; every later step sees the ``step1`` patients
-with only that step's organs annotated; all models are scored on the ``evaluation`` patients. Every run resumes where it
-stopped, and finished ones are not repeated, so several processes may share the strategies of one folder.
+with only that step's organs annotated; all models are scored on the ``evaluation`` patients. With ``--without Spleen``
+the ``step1`` scans are cut so that the spleen is in none of them. Every run resumes where it stopped, and finished ones
+are not repeated, so several processes may share the strategies of one folder.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from ..training.run import Workspace, train_base, update_model
 from ..training.strategies import STRATEGIES, strategy_named
 from ..volumes import Preprocessing, to_array
 from .command import execute, parser_of
+from .field_of_view import cases_without
 
 PROTOCOLS = {
     "btcv-4-4": [
@@ -58,6 +60,7 @@ class Benchmark:
     step: TrainingConfig
     spec: NetworkSpec
     preprocessing: Preprocessing = Preprocessing()
+    without: str = ""  # organ that is cut out of the steps' field of view
 
     @property
     def sequence(self) -> list[list[str]]:
@@ -66,7 +69,10 @@ class Benchmark:
 
     def read(self, part: str, organs: Sequence[str] | None = None) -> list[Case]:
         """The cases of a part of the split, with these organs counted as annotated."""
-        return read_dataset(self.cases, organs, read_split(self.split, part))
+        cases = read_dataset(self.cases, organs, read_split(self.split, part))
+        if part == "step1" and self.without:
+            return cases_without(cases, self.without, self.out / self.protocol / "cut")
+        return cases
 
     def folder(self, strategy: str) -> Path:
         """Where a strategy's runs are kept."""
@@ -185,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--network", default="UNet")
     parser.add_argument("--spacing", type=float, default=3.0, help="voxel edge the models work at, mm (%(default)s)")
+    parser.add_argument("--without", default="", metavar="ORGAN", help="cut it out of the field of view of the steps")
     return execute(parser, arguments, _run)
 
 
@@ -199,7 +206,8 @@ def _run(options: argparse.Namespace) -> str:
     split = options.split or options.cases / "split.json"
     spec = NetworkSpec.preset(options.network)
     preprocessing = Preprocessing((options.spacing,) * 3)
-    benchmark = Benchmark(options.protocol, options.cases, split, options.out, base, step, spec, preprocessing)
+    where = (options.protocol, options.cases, split, options.out)
+    benchmark = Benchmark(*where, base, step, spec, preprocessing, options.without)
     _keep_to_one_benchmark(benchmark)
     reporter = Reporter(for_people(), cancelled=cancel_on_signals())
     rows = [row for name in options.strategies for row in run_strategy(benchmark, name, reporter)]
@@ -215,6 +223,8 @@ def _keep_to_one_benchmark(benchmark: Benchmark) -> None:
     path = benchmark.out / benchmark.protocol / f"seed{benchmark.step.seed}" / "settings.json"
     runs = {"base": asdict(benchmark.base), "step": asdict(benchmark.step), "network": asdict(benchmark.spec)}
     data = {"preprocessing": asdict(benchmark.preprocessing), "cases": str(benchmark.cases.resolve())}
+    if benchmark.without:
+        data["without"] = benchmark.without
     settings = json.loads(json.dumps({**runs, **data}))
     for run in ("base", "step"):
         del settings[run]["device"]

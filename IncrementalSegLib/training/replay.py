@@ -36,10 +36,11 @@ def replay_cases(
     device: torch.device,
     reporter: Reporter,
 ) -> list[CachedCase]:
-    """Synthetic volumes as cases in which the old organs are annotated and ``new`` new ones are not.
+    """Synthetic volumes as cases in which nothing is annotated: their labels of old organs are pseudo-labels.
 
-    They are kept in ``folder`` under a hash of the model, the recipe and the seed, and made again only when those
-    change. ``scans`` are the step's own: HU and the old model's predictions.
+    What the old model calls background there may be one of the ``new`` organs, or an old one that it does not see. They
+    are kept in ``folder`` under a hash of the model, the recipe and the seed, and made again only when those change.
+    ``scans`` are the step's own: HU and the old model's predictions.
 
     Raises:
         InputError: the model remembers no anatomy and none can be had.  Cancelled: resume with the same arguments.
@@ -54,7 +55,7 @@ def replay_cases(
             memory = recall(model, lambda: scans)
             samples = synthesize(model, memory, request, device, reporter)
             _store(samples, model, recipe, memory.statistics.source, place)
-        cases += [_opened(path, model.classes, new) for path in sorted(place.glob("synthetic_*_image.npy"))]
+        cases += [_opened(path, model.classes + new) for path in sorted(place.glob("synthetic_*_image.npy"))]
     if strategy.replay and not cases:
         reporter.message("The model sees none of its organs in its synthetic volumes: nothing is replayed.", "warning")
     return cases
@@ -88,10 +89,10 @@ def _store(samples: Sequence[Synthetic], model: Model, recipe: Recipe, statistic
     write_json(place / "done.json", {"notice": MARK, "recipe": recipe.name, **facts})
 
 
-def _opened(path: Path, old: int, new: int) -> CachedCase:
+def _opened(path: Path, classes: int) -> CachedCase:
     image = np.load(path, mmap_mode="r")
     target = np.load(path.with_name(path.name.replace("_image", "_target")), mmap_mode="r")
-    annotated = np.array([True] * old + [False] * new)
+    annotated = np.arange(classes) == 0
     return CachedCase(path.stem, image, target, annotated, organ_points(np.asarray(target)))
 
 

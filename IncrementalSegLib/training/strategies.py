@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import InputError
@@ -46,25 +46,27 @@ class Strategy:
         return bool(self.lwf or self.distillation or self.pooled or self.pseudo_labels or self.replay)
 
 
+_DISTILL = Strategy(
+    "distill",
+    "unbiased losses, pseudo-labels with an ignore zone, label-guided distillation (the default)",
+    unbiased=True,
+    distillation=10.0,
+    label_guided=True,
+    pseudo_labels="confidence",
+    balance=0.05,
+    clean_teacher=True,
+    fusion=True,
+)
 _ALL = [
     Strategy("fine-tune", "the new annotations alone; forgets", from_background=False),
     Strategy("lwf", "Learning without Forgetting (Li and Hoiem 2016)", lwf=1.0, from_background=False),
     Strategy("mib", "Modeling the Background (Cermelli et al. 2020)", unbiased=True, distillation=10.0),
     Strategy("plop", "PLOP (Douillard et al. 2021)", pooled=1.0, pseudo_labels="entropy"),
-    Strategy(
-        "distill",
-        "unbiased losses, pseudo-labels with an ignore zone, label-guided distillation (the default)",
-        unbiased=True,
-        distillation=10.0,
-        label_guided=True,
-        pseudo_labels="confidence",
-        balance=0.05,
-        clean_teacher=True,
-        fusion=True,
-    ),
+    _DISTILL,
+    replace(_DISTILL, name="distill-replay", summary="distill, and replay of synthetic CT", replay=1 / 3),
     Strategy(
         "mosinversion",
-        "replay of synthetic CT and distillation alone (Kim et al. 2025)",
+        "MiB's losses and replay of synthetic CT, made our fast way (after Kim et al. 2025)",
         unbiased=True,
         distillation=10.0,
         replay=1 / 3,

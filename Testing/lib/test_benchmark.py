@@ -6,10 +6,12 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helping import files
 
 from IncrementalSegLib.benchmarks import protocol
+from IncrementalSegLib.benchmarks.field_of_view import largest_box_without
 from IncrementalSegLib.benchmarks.protocol import main
 from IncrementalSegLib.models.package import load_model
 from IncrementalSegLib.phantom import PhantomConfig, write_phantom_cases
@@ -73,6 +75,43 @@ def test_the_step_learns_from_the_new_organs_alone(small_patients, tmp_path, mon
     assert seen == {"annotated": [(protocol.organ_named("Stomach").key,)], "names": ["b"]}
     base = load_model(tmp_path / "btcv-4-1" / "seed0" / "base" / "step0" / "model")
     assert base.organs.names == ["Liver"]
+
+
+def test_an_organ_can_be_cut_out_of_the_steps_field_of_view(small_patients, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(protocol, "PROTOCOLS", {"btcv-4-1": [["Liver"], ["Stomach"]]})
+    seen = {}
+
+    def update(model, cases, organs, *rest: object, **options: object):
+        seen["cases"] = cases
+        raise protocol.InputError("enough")
+
+    monkeypatch.setattr(protocol, "update_model", update)
+    command = [*_command(small_patients, tmp_path, "mib"), "--without", "Spleen"]
+    assert main(command) == 2
+    (case,) = seen["cases"]
+    whole = next(c for c in protocol.read_dataset(small_patients) if c.name == case.name)
+    spleen, stomach = (case.labels.find(protocol.organ_named(name).key).label for name in ("Spleen", "Stomach"))
+    (ct, label), (whole_ct, whole_label) = case.read(), whole.read()
+    assert np.prod(ct.GetSize()) < np.prod(whole_ct.GetSize())
+    found = set(np.unique(protocol.to_array(label)))
+    assert spleen not in found and stomach in found and spleen in np.unique(protocol.to_array(whole_label))
+    first = whole_ct.TransformPhysicalPointToIndex(ct.GetOrigin())
+    there = tuple(slice(a, a + n) for a, n in zip(first, ct.GetSize(), strict=True))
+    assert np.array_equal(protocol.to_array(ct), protocol.to_array(whole_ct)[there])
+    assert np.array_equal(protocol.to_array(label), protocol.to_array(whole_label)[there])
+    assert case.annotated == (protocol.organ_named("Stomach").key,)
+    assert main(_command(small_patients, tmp_path, "mib")) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_the_largest_box_without_an_organ():
+    mask = np.zeros((10, 8, 6), bool)
+    assert largest_box_without(mask, (1, 1, 1)) == (slice(0, 10), slice(0, 8), slice(0, 6))
+    mask[6:8, 2:5, 2] = True
+    assert largest_box_without(mask, (1, 1, 1)) == (slice(0, 5), slice(0, 8), slice(0, 6))
+    assert largest_box_without(mask, (5, 1, 0)) == (slice(0, 10), slice(0, 8), slice(3, 6))
+    mask[:] = True
+    assert largest_box_without(mask, (0, 0, 0)) is None
 
 
 def test_refuses_an_unknown_strategy_before_it_begins(small_patients, tmp_path, capsys):

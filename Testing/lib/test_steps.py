@@ -1,9 +1,10 @@
-"""A step with every strategy: its own losses, its teacher, its replay, its warped copies."""
+"""A step with every strategy: its own losses, its teacher, its replay."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from torch import Tensor
 from training_runs import CONFIG, update
@@ -13,7 +14,8 @@ from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.inversion import quality
 from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.organs import organ_named
-from IncrementalSegLib.training import replay
+from IncrementalSegLib.training import replay, run
+from IncrementalSegLib.training.patches import CachedCase
 from IncrementalSegLib.training.strategies import STRATEGIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,7 +24,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(autouse=True)
 def _little_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "VOLUMES", 1)
-    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], iterations=2))
+    for name in ("fast", "grounded"):
+        monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], iterations=2))
 
 
 LOSSES = {
@@ -31,6 +34,7 @@ LOSSES = {
     "mib": {"seg", "kd"},
     "plop": {"seg", "pod"},
     "distill": {"seg", "kd"},
+    "distill-replay": {"seg", "kd"},
     "mosinversion": {"seg", "kd"},
     "joint": {"seg"},
 }
@@ -66,12 +70,18 @@ def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_count
     parent, two_cases, tmp_path, monkeypatch, seen
 ):
     monkeypatch.setattr(quality, "KEEP_FROM", 0.0 if seen else 1.1)  # the model is hardly trained
+    replayed: list[CachedCase] = []
+    real = run.PatchSampler
+    monkeypatch.setattr(run, "PatchSampler", lambda *a, replay, **k: replayed.extend(replay) or real(*a, **k))
     events: list[dict] = []
     model = update(parent, two_cases, tmp_path, "mosinversion", Reporter(events.append, every=0))
     record = model.history[-1]["synthetic"]
     assert (record["volumes"], record["replayed"], record["statistics"]) == (1, int(seen), "batchnorm")
     assert record["requested"] == record["kept"] + record["dropped"] > 0
     assert bool(list(tmp_path.glob("synthetic/*/synthetic_*_image.npy"))) == bool(record["kept"]) == seen
+    assert len(replayed) == int(seen)
+    for case in replayed:  # pseudo-labels of old organs: nothing in it is annotated
+        assert case.annotated.tolist() == [True, False, False, False] and set(np.unique(case.target)) & {1, 2}
     assert any("nothing is replayed" in event.get("text", "") for event in events) != seen
 
 
