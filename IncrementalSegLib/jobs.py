@@ -181,8 +181,8 @@ def _work(job: Job, folder: Path, reporter: Reporter) -> Model:
     metrics = {organ["code"]: organ["dsc_after"] for organ in report["organs"]}
     history = (*model.history[:-1], {**model.history[-1], "metrics": metrics})
     finished = save_package(replace(model, history=history), folder / "model")
-    for patients in ("cache", "survey"):
-        shutil.rmtree(folder / patients, ignore_errors=True)
+    for patients in (folder / "cache", folder / "survey", *folder.glob("synthetic/grounded-*")):
+        shutil.rmtree(patients, ignore_errors=True)
     return finished
 
 
@@ -221,12 +221,11 @@ def prepare(job: Job, folder: Path, parent: Model | None = None) -> Ready:
     from .training.strategies import strategy_named
     from .volumes import Preprocessing
 
-    default = STEP_TRAINING if job.kind == "add-organ" else BASE_TRAINING
-    config = default.with_settings(job.training)
+    from_scratch = job.kind == "train" or strategy_named(job.strategy).all_labels
+    config = (BASE_TRAINING if from_scratch else STEP_TRAINING).with_settings(job.training)
     if device_named(config.device).type == "cpu" and config.precision == "float16":
         raise InputError("float16 is for GPUs: use --precision auto, or name the GPU with --device cuda.")
     if job.kind == "add-organ":
-        strategy_named(job.strategy)
         parent = parent or load_model(folder / job.model)
     training, heldout = split_cases(job, folder)
     organs = job.new_organs(training[0].labels)

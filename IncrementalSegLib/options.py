@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import __version__
 from .training.config import PRECISIONS
+from .training.strategies import DEFAULT, STRATEGIES
 
 Verb = Callable[[argparse.Namespace], None]
 _EXIT_CODES = """exit codes: 0 done, 1 the work failed, 2 input or options cannot be used, 3 model package damaged,
@@ -72,7 +73,7 @@ def _add_organ(parser: argparse.ArgumentParser) -> None:
         "--model", type=Path, required=True, help="current model: package or job folder, or library name"
     )
     _dataset(parser)
-    parser.add_argument("--strategy", default="distill", help="distill (default), mib, plop, lwf, fine-tune or joint")
+    parser.add_argument("--strategy", default=DEFAULT, help=f"one of {', '.join(STRATEGIES)} (%(default)s)")
     parser.add_argument("--parent", metavar="NAME", help="old organ that the new structure lies inside (tumour: Liver)")
     parser.add_argument(
         "--allow-overlap", action="store_true", help="accept annotations that cover much of an old organ"

@@ -1,4 +1,4 @@
-"""Scans cut so that one organ never comes into view: what an update forgets of it, only replay can keep (method §5)."""
+"""Scans cut so that one organ is in none of them: nothing in the step shows the model that organ (method §5)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..cases import Case
 from ..errors import InputError
-from ..organs import organ_named
+from ..organs import Organ, organ_named
 from ..volumes import to_array, write_volume
 
 _MARGIN = 6.0  # mm left out around the organ: annotations end a voxel or two off
@@ -20,23 +20,24 @@ def cases_without(cases: Sequence[Case], organ: str, folder: Path) -> list[Case]
     """The cases, each cut to the largest box that leaves ``organ`` out; cut scans are kept in ``folder``.
 
     Raises:
-        InputError: the organ is not annotated in a case, or fills it from side to side.
+        InputError: the organ is not annotated in a case, or reaches through all of it.
         StorageError: a scan cannot be written.
     """
-    return [_cut(case, organ, folder) for case in cases]
+    return [_cut(case, organ_named(organ), folder) for case in cases]
 
 
-def _cut(case: Case, organ: str, folder: Path) -> Case:
-    ct_path, label_path = folder / f"{case.name}_ct.nii.gz", folder / f"{case.name}_seg.nii.gz"
+def _cut(case: Case, organ: Organ, folder: Path) -> Case:
+    if organ.key not in case.annotated:
+        raise InputError(f"'{organ.name}' is not annotated in case '{case.name}': nobody knows where to cut.")
+    stem = f"{case.name}_{organ.key}_{case.fingerprint()[:16]}"
+    ct_path, label_path = folder / f"{stem}_ct.nii.gz", folder / f"{stem}_seg.nii.gz"
     if not (ct_path.exists() and label_path.exists()):
         ct, label = case.read()
-        known = case.labels.find(organ_named(organ).key)
-        if label is None:
-            raise InputError(f"Case '{case.name}' has no label map: '{organ}' cannot be cut out of its field of view.")
+        assert label is not None
         margin = [int(np.ceil(_MARGIN / edge)) for edge in ct.GetSpacing()]
-        box = largest_box_without(to_array(label) == known.label, margin)
+        box = largest_box_without(to_array(label) == case.labels.find(organ.key).label, margin)
         if box is None:
-            raise InputError(f"'{organ}' reaches through all of case '{case.name}': hide another organ, or leave it.")
+            raise InputError(f"'{organ.name}' reaches through all of case '{case.name}': leave another organ out.")
         write_volume(ct[box], ct_path)
         write_volume(label[box], label_path)
     return replace(case, ct=ct_path, label=label_path)

@@ -30,7 +30,7 @@ from ..jobs import seconds_worked
 from ..lock import locked
 from ..models.networks import NetworkSpec, device_named
 from ..models.package import Model, load_model, save_package
-from ..organs import OrganTable, organ_named
+from ..organs import OrganTable, normalise, organ_named
 from ..storage import write_json, write_text
 from ..training.config import BASE_TRAINING, STEP_TRAINING, TrainingConfig
 from ..training.run import Workspace, train_base, update_model
@@ -69,14 +69,22 @@ class Benchmark:
 
     def read(self, part: str, organs: Sequence[str] | None = None) -> list[Case]:
         """The cases of a part of the split, with these organs counted as annotated."""
-        cases = read_dataset(self.cases, organs, read_split(self.split, part))
-        if part == "step1" and self.without:
-            return cases_without(cases, self.without, self.out / self.protocol / "cut")
-        return cases
+        names = read_split(self.split, part)
+        cases = read_dataset(self.cases, organs, names)
+        if part != "step1" or not self.without:
+            return cases
+        cut = cases_without(read_dataset(self.cases, names=names), self.without, self.out / "cut")
+        return [small.restricted(case.annotated) for small, case in zip(cut, cases, strict=True)]
+
+    @property
+    def name(self) -> str:
+        """What the results are called: the protocol, and the organ that is not in view."""
+        return "-".join([self.protocol, *(["without", *normalise(self.without).split()] if self.without else [])])
 
     def folder(self, strategy: str) -> Path:
-        """Where a strategy's runs are kept."""
-        return self.out / self.protocol / f"seed{self.step.seed}" / strategy
+        """Where a strategy's runs are kept; the base model does not depend on what the steps see."""
+        name = self.protocol if strategy == "base" else self.name
+        return self.out / name / f"seed{self.step.seed}" / strategy
 
 
 def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> list[dict[str, Any]]:
@@ -146,7 +154,7 @@ def _rows(benchmark: Benchmark, strategy: str, step: int, model: Model, reporter
     folder = benchmark.folder(strategy) / f"step{step}"
     if not (folder / "rows.json").exists():
         cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
-        run = {"protocol": benchmark.protocol, "strategy": strategy, "seed": benchmark.step.seed, "step": step, **cost}
+        run = {"protocol": benchmark.name, "strategy": strategy, "seed": benchmark.step.seed, "step": step, **cost}
         scores = score_model(model, benchmark.read("evaluation"), benchmark.step.device, reporter)
         new = [organ_named(name).key for names in benchmark.sequence[1:] for name in names]
         write_json(folder / "scores.json", [vars(score) for score in scores])
@@ -208,13 +216,14 @@ def _run(options: argparse.Namespace) -> str:
     preprocessing = Preprocessing((options.spacing,) * 3)
     where = (options.protocol, options.cases, split, options.out)
     benchmark = Benchmark(*where, base, step, spec, preprocessing, options.without)
+    benchmark.read("step1")  # refuses what cannot be used before the base model is trained
     _keep_to_one_benchmark(benchmark)
     reporter = Reporter(for_people(), cancelled=cancel_on_signals())
     rows = [row for name in options.strategies for row in run_strategy(benchmark, name, reporter)]
-    write_benchmark_csv(rows, options.out / f"{options.protocol}.csv")
+    write_benchmark_csv(rows, options.out / f"{benchmark.name}.csv")
     table = comparison_table(rows)
-    write_text(options.out / f"{options.protocol}.md", table + "\n")
-    plot_strategies(rows, options.out / f"{options.protocol}.png")
+    write_text(options.out / f"{benchmark.name}.md", table + "\n")
+    plot_strategies(rows, options.out / f"{benchmark.name}.png")
     return table
 
 
@@ -223,8 +232,6 @@ def _keep_to_one_benchmark(benchmark: Benchmark) -> None:
     path = benchmark.out / benchmark.protocol / f"seed{benchmark.step.seed}" / "settings.json"
     runs = {"base": asdict(benchmark.base), "step": asdict(benchmark.step), "network": asdict(benchmark.spec)}
     data = {"preprocessing": asdict(benchmark.preprocessing), "cases": str(benchmark.cases.resolve())}
-    if benchmark.without:
-        data["without"] = benchmark.without
     settings = json.loads(json.dumps({**runs, **data}))
     for run in ("base", "step"):
         del settings[run]["device"]

@@ -100,8 +100,8 @@ class UnbiasedDistillation(nn.Module):
     """Cross-entropy of the student, its new classes folded into the background, against the teacher (MiB, §3.2, eq. 7).
 
     With ``label_guided`` the teacher has no say where a new organ is annotated: what it calls background or an old
-    organ there belongs to the annotation, which the segmentation loss knows (method §1, our formulation). Pulling those
-    voxels to the new organ here too would weigh them without a counterpart: new organs came out too large.
+    organ there belongs to the annotation, which the segmentation loss knows (our formulation). Method §1 makes the
+    annotation their target here as well; that counted them twice, and new organs came out too large.
     """
 
     def __init__(self, label_guided: bool = False) -> None:

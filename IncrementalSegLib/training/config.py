@@ -18,7 +18,7 @@ class Augmentation:
     an annotated organ's brightness against what surrounds it (contrast phases, fatty livers), ``blur`` the chance of
     smoothing; ``flip`` is the chance of a left-right mirror, which swaps paired organs; it is 0 because most abdominal
     organs have no mirrored partner. ``copies``: warped copies of every scan, in which organs change their size, shape
-    and place; in base and joint training, where all organs are annotated.
+    and place; in base and joint training, whose scans should have all organs annotated.
     """
 
     rotation: tuple[float, float, float] = (10.0, 10.0, 15.0)

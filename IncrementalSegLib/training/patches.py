@@ -139,7 +139,7 @@ class PatchSampler:
         self.augmentation = augmentation
         self.organ_fraction = organ_fraction
         self.seed = seed
-        self.mirror = None if mirror is None else torch.tensor(mirror)
+        self.mirror = None if mirror is None else torch.tensor([*mirror, *range(len(mirror), IGNORE + 1)])
 
     def batch(self, step: int, size: int, patch: Sequence[int]) -> Batch:
         """The patches of a step: a pure function of seed, step, size and patch edge lengths (voxels)."""
@@ -156,7 +156,7 @@ class PatchSampler:
         annotated = torch.from_numpy(case.annotated)
         if self.mirror is not None and generator.random() < self.augmentation.flip:
             plain, target = plain.flip(0), self.mirror[target.flip(0)]
-            annotated = annotated[self.mirror]
+            annotated = annotated[self.mirror[: len(annotated)]]
         return self._intensities(generator, plain, target)[None], plain[None], target, annotated
 
     def _centre(self, generator: np.random.Generator, case: CachedCase, patch: tuple[int, ...]) -> np.ndarray:

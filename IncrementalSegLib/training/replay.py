@@ -38,8 +38,9 @@ def replay_cases(
 ) -> list[CachedCase]:
     """Synthetic volumes as cases in which nothing is annotated: their labels of old organs are pseudo-labels.
 
-    What the old model calls background there may be one of the ``new`` organs, or an old one that it does not see. They
-    are kept in ``folder`` under a hash of the model, the recipe and the seed, and made again only when those change.
+    What the old model calls background there may be one of the ``new`` organs, or an old one that it does not see. The
+    volumes are kept in ``folder`` under a hash of the model, the recipe and the seed, and made again only when those
+    change.
     ``scans`` are the step's own: HU and the old model's predictions.
 
     Raises:
@@ -50,7 +51,7 @@ def replay_cases(
         recipe = recipe_named(name)
         edges = model.patch[0] + MARGIN, model.patch[1] + MARGIN, model.patch[2] + MARGIN
         request = Request(recipe, VOLUMES, edges, seed, scans=scans)
-        place = folder / _key(model, recipe, request)
+        place = folder / f"{name}-{_key(model, recipe, request)}"
         if not (place / "done.json").exists():
             memory = recall(model, lambda: scans)
             samples = synthesize(model, memory, request, device, reporter)

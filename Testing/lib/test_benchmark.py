@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from helping import files
 
 from IncrementalSegLib.benchmarks import protocol
@@ -77,7 +79,7 @@ def test_the_step_learns_from_the_new_organs_alone(small_patients, tmp_path, mon
     assert base.organs.names == ["Liver"]
 
 
-def test_an_organ_can_be_cut_out_of_the_steps_field_of_view(small_patients, tmp_path, capsys, monkeypatch):
+def test_an_organ_can_be_cut_out_of_the_steps_field_of_view(small_patients, tmp_path, monkeypatch):
     monkeypatch.setattr(protocol, "PROTOCOLS", {"btcv-4-1": [["Liver"], ["Stomach"]]})
     seen = {}
 
@@ -100,8 +102,26 @@ def test_an_organ_can_be_cut_out_of_the_steps_field_of_view(small_patients, tmp_
     assert np.array_equal(protocol.to_array(ct), protocol.to_array(whole_ct)[there])
     assert np.array_equal(protocol.to_array(label), protocol.to_array(whole_label)[there])
     assert case.annotated == (protocol.organ_named("Stomach").key,)
-    assert main(_command(small_patients, tmp_path, "mib")) == 2
-    assert "other settings" in capsys.readouterr().err
+    base = tmp_path / "btcv-4-1" / "seed0" / "base"
+    assert base.exists() and (tmp_path / "btcv-4-1-without-spleen" / "seed0" / "mib").exists()
+
+
+@pytest.mark.parametrize(("organ", "sentence"), [("Spleen", "is not annotated in case 'b'"), ("Liver", "all of case")])
+def test_an_organ_that_cannot_be_cut_out_is_refused_before_anything_is_trained(
+    small_patients, tmp_path, capsys, organ, sentence
+):
+    scans = tmp_path / "scans"
+    shutil.copytree(small_patients, scans)
+    if organ == "Spleen":
+        description = json.loads((scans / "dataset.json").read_text())
+        description["cases"] = [{"case": "b", "annotated": ["Liver", "Stomach", "Pancreas"]}]
+        (scans / "dataset.json").write_text(json.dumps(description))
+    else:
+        (case,) = protocol.read_dataset(scans, names=["b"])
+        sitk.WriteImage(case.read()[1] * 0 + case.labels.find("Liver").label, str(scans / "b_seg.nii.gz"))
+    assert main([*_command(scans, tmp_path / "out", "mib"), "--without", organ]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not files(tmp_path / "out")
 
 
 def test_the_largest_box_without_an_organ():

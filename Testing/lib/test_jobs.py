@@ -109,10 +109,17 @@ def finished(patients: Path, base_job: Path, tmp_path_factory: pytest.TempPathFa
     """A finished incremental step; for reading only."""
     folder = tmp_path_factory.mktemp("finished")
     step_job(patients, base_job).save(folder)
+    for made in ("fast-1", "grounded-1"):
+        (folder / "synthetic" / made).mkdir(parents=True)
     before = files(base_job)
     run_job(folder)
     assert files(base_job) == before, "the parent's job folder was modified"
     return folder
+
+
+def test_a_finished_job_keeps_no_copy_of_a_scan_nor_what_was_warped_from_one(finished):
+    assert not (finished / "cache").exists() and not (finished / "survey").exists()
+    assert [path.name for path in (finished / "synthetic").iterdir()] == ["fast-1"]
 
 
 def test_events_tell_phase_step_time_left_and_losses(finished):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helping import UNAUGMENTED
 
+from IncrementalSegLib.losses.unbiased import IGNORE
 from IncrementalSegLib.organs import OrganTable
 from IncrementalSegLib.training.config import Augmentation
 from IncrementalSegLib.training.patches import Batch, CachedCase, PatchSampler, organ_points
@@ -196,8 +197,8 @@ def sided_case() -> CachedCase:
     return replace(case, annotated=np.array([True, True, True, False]))
 
 
-def patch_of(flip: float, mirror: Sequence[int] | None) -> Batch:
-    sampler = sampler_of([sided_case()], replace(UNAUGMENTED, flip=flip), mirror=mirror)
+def patch_of(flip: float, mirror: Sequence[int] | None, case: CachedCase | None = None) -> Batch:
+    sampler = sampler_of([case or sided_case()], replace(UNAUGMENTED, flip=flip), mirror=mirror)
     sampler._centre = lambda *_: np.full(3, 7.5)  # type: ignore[method-assign]
     return sampler.batch(0, 1, (16, 16, 16))
 
@@ -211,6 +212,14 @@ def test_a_mirrored_patch_swaps_paired_organs() -> None:
     assert (mirrored.target[0, :8, 3:] == 2).all(), "the right kidney is still on the right"
     assert plain.annotated.tolist() == [[True, True, True, False]]
     assert mirrored.annotated.tolist() == [[True, True, False, True]]
+
+
+def test_voxels_that_do_not_count_stay_so_in_the_mirror() -> None:
+    case = sided_case()
+    case.target[:, :, :2] = IGNORE
+    plain, mirrored = (patch_of(flip, SIDES.mirror_channels(), case) for flip in (0.0, 1.0))
+    assert (plain.target == IGNORE).any()
+    assert torch.equal(mirrored.target == IGNORE, (plain.target == IGNORE).flip(1))
 
 
 def test_a_partner_that_is_missing_forbids_mirroring() -> None:
