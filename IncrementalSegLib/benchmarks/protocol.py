@@ -154,13 +154,13 @@ def _rows(benchmark: Benchmark, strategy: str, step: int, model: Model, reporter
     folder = benchmark.folder(strategy) / f"step{step}"
     if not (folder / "rows.json").exists():
         cost = json.loads((folder / "cost.json").read_text(encoding="utf-8"))
-        run = {"protocol": benchmark.name, "strategy": strategy, "seed": benchmark.step.seed, "step": step, **cost}
+        run = {"protocol": benchmark.protocol, "strategy": strategy, "seed": benchmark.step.seed, "step": step, **cost}
         scores = score_model(model, benchmark.read("evaluation"), benchmark.step.device, reporter)
         new = [organ_named(name).key for names in benchmark.sequence[1:] for name in names]
         write_json(folder / "scores.json", [vars(score) for score in scores])
         write_json(folder / "rows.json", benchmark_rows(run, model.organs, new, summarise(scores)))
     rows: list[dict[str, Any]] = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
-    return rows
+    return [{**row, "protocol": benchmark.name} for row in rows]
 
 
 def score_model(model: Model, cases: Sequence[Case], device: str, reporter: Reporter) -> list[OrganScore]:

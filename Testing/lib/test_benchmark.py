@@ -102,8 +102,20 @@ def test_an_organ_can_be_cut_out_of_the_steps_field_of_view(small_patients, tmp_
     assert np.array_equal(protocol.to_array(ct), protocol.to_array(whole_ct)[there])
     assert np.array_equal(protocol.to_array(label), protocol.to_array(whole_label)[there])
     assert case.annotated == (protocol.organ_named("Stomach").key,)
-    base = tmp_path / "btcv-4-1" / "seed0" / "base"
-    assert base.exists() and (tmp_path / "btcv-4-1-without-spleen" / "seed0" / "mib").exists()
+
+
+def test_runs_with_an_organ_out_of_view_share_the_base_model_and_have_results_of_their_own(
+    small_patients, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(protocol, "PROTOCOLS", {"btcv-4-1": [["Liver"], ["Stomach"]]})
+    command = _command(small_patients, tmp_path, "base", "fine-tune")
+    assert main([*command, "--without", "Spleen"]) == 0
+    rows = list(csv.DictReader((tmp_path / "btcv-4-1-without-spleen.csv").read_text(encoding="utf-8").splitlines()))
+    assert {row["protocol"] for row in rows} == {"btcv-4-1-without-spleen"} and len(rows) == 3
+    base, step = (tmp_path / "btcv-4-1" / "seed0" / "base", tmp_path / "btcv-4-1-without-spleen" / "seed0")
+    assert (base / "step0" / "model").exists() and [path.name for path in step.iterdir()] == ["fine-tune"]
+    assert main(_command(small_patients, tmp_path, "base")) == 0
+    assert "| base |" in capsys.readouterr().out and (tmp_path / "btcv-4-1.csv").exists()
 
 
 @pytest.mark.parametrize(("organ", "sentence"), [("Spleen", "is not annotated in case 'b'"), ("Liver", "all of case")])
