@@ -79,7 +79,9 @@ class Benchmark:
     @property
     def name(self) -> str:
         """What the results are called: the protocol, and the organ that is not in view."""
-        return "-".join([self.protocol, *(["without", *normalise(self.without).split()] if self.without else [])])
+        if not self.without:
+            return self.protocol
+        return "-".join([self.protocol, "without", *normalise(self.without).split()])
 
     def folder(self, strategy: str) -> Path:
         """Where a strategy's runs are kept; the base model does not depend on what the steps see."""

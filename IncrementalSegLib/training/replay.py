@@ -40,8 +40,7 @@ def replay_cases(
 
     What the old model calls background there may be one of the ``new`` organs, or an old one that it does not see. The
     volumes are kept in ``folder`` under a hash of the model, the recipe and the seed, and made again only when those
-    change.
-    ``scans`` are the step's own: HU and the old model's predictions.
+    change. ``scans`` are the step's own: HU and the old model's predictions.
 
     Raises:
         InputError: the model remembers no anatomy and none can be had.  Cancelled: resume with the same arguments.

@@ -1,4 +1,4 @@
-"""The training loop: the same weights again, whatever happens on the way; strategies as configurations of it."""
+"""The training loop: the same weights again, whatever happens on the way."""
 
 from __future__ import annotations
 
