@@ -25,7 +25,7 @@ AGREEMENT, SMALL_AGREEMENT, SMALL_ML = 0.95, 0.85, 20.0
 LEARNED_DSC = 0.3
 _DISTRIBUTIONS = ("IncrementalSegLib", "torch", "monai", "numpy", "SimpleITK")
 _SLACK = 1e-9  # 0.93 - 0.91 is 0.020000000000000018: exactly two points are not more than two points
-_NO_REPLAY = {"volumes": 0, "replayed": 0, "requested": 0, "kept": 0, "dropped": 0, "statistics": ""}
+_NO_REPLAY = {"organs": [], "volumes": 0, "replayed": 0, "requested": 0, "kept": 0, "dropped": 0, "statistics": ""}
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,9 @@ def build_report(
         cases: number of training and of held-out cases.
         seconds: duration of the step.
         peak_memory_mb: peak memory of the step.
-        synthetic: ``volumes`` made and ``replayed``, organs in them that were ``requested``, ``kept`` and
-            ``dropped``, and the source of their feature ``statistics``; zeros when left out.
+        synthetic: names of the ``organs`` that were replayed, ``volumes`` made and ``replayed``, organs in them that
+            were ``requested``, ``kept`` and ``dropped``, and the source of their feature ``statistics``; zeros when
+            left out.
     """
     lines = [rounded_row(asdict(organ)) for organ in organs]
     kept, source = _retention(lines)
@@ -270,8 +271,9 @@ def _organ_table(organs: Iterable[Mapping[str, Any]]) -> str:
 def _facts(report: Mapping[str, Any]) -> str:
     memory, synthetic = report["peak_memory_mb"], report["synthetic"]
     made = (
-        f" {synthetic['replayed']} of {synthetic['volumes']} synthetic volumes were replayed, {synthetic['kept']} of "
-        f"{synthetic['requested']} organs in them kept (feature statistics: {synthetic['statistics']})."
+        f" {synthetic['replayed']} of {synthetic['volumes']} synthetic volumes were replayed for the sake of "
+        f"{', '.join(synthetic['organs'])}; {synthetic['kept']} of {synthetic['requested']} organs in them were kept "
+        f"(feature statistics: {synthetic['statistics']})."
         if synthetic["volumes"]
         else ""
     )

@@ -30,7 +30,7 @@ from ..figures import plot_quality_curves
 from ..inversion.anatomy import AIR
 from ..inversion.memory import Memory, recall
 from ..inversion.recipes import RECIPES, Recipe, recipe_named
-from ..inversion.samples import Request, draw_start
+from ..inversion.starts import Request, draw_start
 from ..inversion.statistics import feature_distance, watch
 from ..inversion.synthesize import Inverter
 from ..models.networks import device_named

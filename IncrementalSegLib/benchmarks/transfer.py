@@ -5,6 +5,7 @@
 The judge is a model of the same organs, best of another architecture and seed, trained on the same cases. Its DSC on
 kept organs of synthetic volumes stands beside its DSC on the split's ``evaluation`` scans: an adversarial pattern fools
 the model it was made from, not the judge. ``grounded`` starts from the ``step1`` scans and what the model sees there.
+Recipes that are finished are not run again; table and CSV hold all that were run on the same models and scans.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ from ..inference import probabilities
 from ..inversion.memory import Scan, recall
 from ..inversion.quality import Synthetic, quality_table
 from ..inversion.recipes import RECIPES, recipe_named
-from ..inversion.samples import MARGIN, Request, synthesize
+from ..inversion.samples import MARGIN, synthesize
 from ..inversion.session import scan_of
+from ..inversion.starts import Request
 from ..models.networks import device_named
 from ..models.package import Model, load_model
 from ..report import csv_text, decimals, markdown_table, rounded, rounded_row
@@ -39,7 +41,18 @@ from ..storage import write_json, write_text
 from .command import execute, parser_of
 from .protocol import score_model
 
-COLUMNS = ("recipe", "organ", "requested", "kept", "dice", "judge", "judge_on_real", "dice_to_scan", "feature_distance")
+COLUMNS = (
+    "recipe",
+    "volumes",
+    "organ",
+    "requested",
+    "kept",
+    "dice",
+    "judge",
+    "judge_on_real",
+    "dice_to_scan",
+    "feature_distance",
+)
 
 
 def judged(
@@ -66,7 +79,7 @@ def transfer_rows(
         row = {part: quality[part] for part in ("dice_to_scan", "feature_distance")}
         row |= {part: quality["organs"][organ.key][part] for part in ("requested", "kept", "dice")}
         row |= {"judge": float(np.mean(found)) if found else None}
-        rows.append(rounded_row({"recipe": recipe, "organ": organ.name, **row}))
+        rows.append(rounded_row({"recipe": recipe, "volumes": len(scores), "organ": organ.name, **row}))
     return rows
 
 
@@ -84,8 +97,10 @@ def transfer_table(rows: Sequence[dict[str, Any]]) -> str:
         share = f"{100 * here / real:.0f} %" if here is not None and real else "—"
         numbers = [decimals(value, 3) for value in (model, here, real)]
         change = [decimals(own[0]["dice_to_scan"], 2), decimals(own[0]["feature_distance"], 3)]
-        lines.append([recipe, f"{kept}/{asked}", f"{100 * dropped:.0f} %", *numbers, share, *change])
-    head = ["Recipe", "Organs kept", "Worst organ dropped", "Model's DSC (all)", "Judge's DSC (kept)"]
+        lines.append(
+            [recipe, str(own[0]["volumes"]), f"{kept}/{asked}", f"{100 * dropped:.0f} %", *numbers, share, *change]
+        )
+    head = ["Recipe", "Volumes", "Organs kept", "Worst organ dropped", "Model's DSC (all)", "Judge's DSC (kept)"]
     return markdown_table([*head, "Judge on real scans", "Transfer", "Mask DSC to its scan", "R"], lines)
 
 
@@ -110,22 +125,28 @@ def _run(options: argparse.Namespace) -> str:
     split = options.split or options.cases / "split.json"
     current = read_dataset(options.cases, [], read_split(split, "step1"))
     prints = [case.fingerprint() for case in current]
-    rows = []
+    settings = {"model": model.hash, "judge": judge.hash, "seed": options.seed, "scans": prints}
     for name in options.recipes:
-        path, recipe = options.out / f"{name}.json", asdict(RECIPES[name])
-        settings = json.loads(json.dumps([model.hash, judge.hash, recipe, options.count, options.seed, prints]))
-        if not path.exists() or json.loads(path.read_text(encoding="utf-8"))["settings"] != settings:
+        recipe = {**json.loads(json.dumps(asdict(RECIPES[name]))), "count": options.count}
+        if _finished(options.out, name, settings).get("recipe") != recipe:
             scans = [scan_of(model, case, device, reporter) for case in current if recipe["start"] == "grounded"]
             quality, samples = _synthesized(model, name, scans, options, device, reporter)
             made = transfer_rows(name, quality, judged(samples, judge, device, reporter), judge)
-            write_json(path, {"settings": settings, "rows": made})
-        rows += json.loads(path.read_text(encoding="utf-8"))["rows"]
+            write_json(options.out / f"{name}.json", {"settings": settings, "recipe": recipe, "rows": made})
+    rows = [row for name in RECIPES for row in _finished(options.out, name, settings).get("rows", [])]
     real = _on_real(judge, options, split, reporter)
     rows = [{**row, "judge_on_real": real[row["organ"]]} for row in rows]
     write_text(options.out / "transfer.csv", csv_text(COLUMNS, rows))
     table = transfer_table(rows)
     write_text(options.out / "transfer.md", table + "\n")
     return table
+
+
+def _finished(folder: Path, recipe: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What ``folder`` holds of a recipe that was run on these models and scans."""
+    path = folder / f"{recipe}.json"
+    content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return content if content.get("settings") == settings else {}
 
 
 def _on_real(judge: Model, options: argparse.Namespace, split: Path, reporter: Reporter) -> dict[str, float | None]:

@@ -85,10 +85,10 @@ def quality_table(
 
 
 def _dice_to_scan(sample: Synthetic) -> list[float]:
-    """DSC per requested organ of the mask before and after it was manipulated: how little it was changed."""
+    """DSC of the masks of the scan's organs before and after they were manipulated: how little they were changed."""
     if sample.unwarped is None:
         return []
-    requested = np.unique(sample.requested[sample.requested > 0])
+    requested = np.intersect1d(sample.requested[sample.requested > 0], sample.unwarped)
     return [dice(sample.unwarped == c, sample.requested == c) or 0.0 for c in requested]
 
 

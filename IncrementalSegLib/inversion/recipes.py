@@ -49,7 +49,7 @@ _ALL = [
         jitter=0,
         half=False,
     ),
-    Recipe("fast", "an anatomy painted in HU, corrected from coarse to fine", 60, 0.03, "painted"),
+    Recipe("fast", "an anatomy painted in HU, corrected from coarse to fine", 60, 0.03, "painted", competition=10.0),
     Recipe("grounded", "a new scan warped by the mask manipulation, then repaired", 40, 0.02, "grounded"),
 ]
 RECIPES = {recipe.name: recipe for recipe in _ALL}

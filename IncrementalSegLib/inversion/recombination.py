@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .anatomy import AIR, BONE, GAS, SOFT, Anatomy, Labels, Mask, Spacing, cutoff, filled, largest_pieces
+from .anatomy import AIR, BONE, GAS, SOFT, Anatomy, Labels, Mask, Spacing, cutoff, filled, largest_pieces, without
 
 _PIECE = 0.2  # share of an organ's largest piece from which another piece belongs to it (two kidneys in one label)
+_CRUMB = 0.1  # share of a lender's organ below which an organ in the middle of a scan is none
+_REACH_MM = 200.0  # how far a field of view grows at most
 
 
 _Point = npt.NDArray[np.float64]
@@ -61,22 +63,93 @@ def _lenders(donors: Sequence[Donor], body: int, generator: np.random.Generator)
 
 
 def _combined(body: Donor, lenders: dict[int, Donor], mm: Spacing) -> Anatomy:
-    """The body with organs of others: the relatively deeper one wins where two overlap."""
+    """The body with organs of others."""
     own, tissue, room = body.anatomy.organs, body.anatomy.tissue.copy(), _room(body.anatomy, mm)
-    best, organs = np.zeros(own.shape), np.zeros(own.shape, np.uint8)
-    gas = np.zeros(own.shape, bool)
+    organs, gas = _laid(body, lenders, dict.fromkeys(lenders, room), mm)
+    for channel in body.anatomy.channels:
+        tissue = filled(tissue, (own == channel) & (organs == 0), organs > 0)
+    tissue[organs > 0] = np.where(gas, GAS, SOFT)[organs > 0]
+    return Anatomy(organs, tissue)
+
+
+def _laid(body: Donor, lenders: dict[int, Donor], rooms: dict[int, Mask], mm: Spacing) -> tuple[Labels, Mask]:
+    """Organs of others, each within its room, and their gas: the relatively deeper one wins where two overlap."""
+    shape = body.anatomy.organs.shape
+    best, organs, gas = np.zeros(shape), np.zeros(shape, np.uint8), np.zeros(shape, bool)
     for channel, lender in lenders.items():
         mask, hollow = _placed(lender, body, channel, mm)
-        depth = _relative_depth(mask & room, mm)
+        depth = _relative_depth(mask & rooms[channel], mm)
         wins = depth > best
         best[wins], organs[wins], gas[wins] = depth[wins], channel, hollow[wins]
     for channel in lenders:
         mask = organs == channel
         organs[mask & ~largest_pieces(mask, _PIECE)] = 0
-    for channel in body.anatomy.channels:
-        tissue = filled(tissue, (own == channel) & (organs == 0), organs > 0)
-    tissue[organs > 0] = np.where(gas, GAS, SOFT)[organs > 0]
-    return Anatomy(organs, tissue)
+    return organs, gas
+
+
+def completed(seen: Anatomy, lender: Anatomy, mm: Spacing) -> tuple[Anatomy, tuple[int, int]]:
+    """A scan's anatomy with the organs that its field of view lacks, from another anatomy with ``mm`` spacing.
+
+    The field of view grows along z by as many slices as are returned (below, above), up to 200 mm either way: there the
+    body goes on as at its end, and organs that the end cuts go on as the lender's. What the scan shows stays, except
+    crumbs of organs, which are taken for false finds. An organ of which half would lie where the scan does not show it,
+    or beyond its sides, is left out.
+    """
+    giver, sizes = Donor.of(lender, mm), np.bincount(lender.organs.ravel(), minlength=256)
+    own = np.bincount(seen.organs.ravel(), minlength=256)
+    cut = Donor.of(seen, mm).cut
+    seen = without(seen, [c for c in seen.channels if own[c] < _CRUMB * sizes[c] and c not in cut])
+    body = Donor.of(seen, mm)
+    lacking = [c for c in giver.places if c not in body.places or (c in cut and own[c] < sizes[c] / 2)]
+    spans = {c: _span(giver, body, c, mm) for c in lacking}
+    height, most = seen.organs.shape[2], round(_REACH_MM / mm[2])
+    spans = {
+        c: span
+        for c, span in spans.items()
+        if _mostly_beyond(span, height) and -most <= span[0] <= span[1] < height + most
+    }
+    below = max([0, *(-first for first, _ in spans.values())])
+    above = max([0, *(last + 1 - height for _, last in spans.values())])
+    organs, tissue = (_grown(part, below, above) for part in (seen.organs, seen.tissue))
+    beyond = np.ones(organs.shape, bool)
+    beyond[:, :, below : below + height] = False
+    shown = np.where(beyond, np.uint8(0), organs)
+    lift = np.array([0.0, 0.0, below * mm[2]])
+    raised = {c: (centre + lift, size) for c, (centre, size) in body.places.items()}
+    taller = Donor(Anatomy(shown, tissue), raised, cut)
+    lenders = {c: giver for c in giver.places if c in spans or c in cut}
+    free = _room(taller.anatomy, mm) & (shown == 0)
+    rooms = {c: free & (beyond if c in body.places else _slab(spans[c], below, organs.shape)) for c in lenders}
+    added, gas = _laid(taller, lenders, rooms, mm)
+    for c in lenders.keys() - body.places.keys():
+        if (added == c).sum() < sizes[c] / 2:  # most of it lies beyond the sides, or where something else is
+            added[added == c] = 0
+    tissue = filled(tissue, beyond & (organs > 0) & (added == 0), (shown > 0) | (added > 0))
+    tissue[added > 0] = np.where(gas, GAS, SOFT)[added > 0]
+    return Anatomy(np.where(added > 0, added, shown), tissue), (below, above)
+
+
+def _mostly_beyond(span: tuple[int, int], height: int) -> bool:
+    inside = min(span[1], height - 1) - max(span[0], 0) + 1
+    return inside <= (span[1] - span[0] + 1) / 2
+
+
+def _grown(part: Labels, below: int, above: int) -> Labels:
+    return np.pad(part, [(0, 0), (0, 0), (below, above)], mode="edge")
+
+
+def _slab(span: tuple[int, int], below: int, shape: Sequence[int]) -> Mask:
+    """The slices of a grown volume that an organ spans."""
+    slices = np.arange(shape[2]) - below
+    return np.broadcast_to((slices >= span[0]) & (slices <= span[1]), shape)
+
+
+def _span(lender: Donor, body: Donor, channel: int, mm: Spacing) -> tuple[int, int]:
+    """First and last slice of the body's grid, or beyond it, that a lender's organ would lie in."""
+    ratio, there, here = _alignment(lender, body, mm)
+    slices = np.flatnonzero((lender.anatomy.organs == channel).any((0, 1)))[[0, -1]]
+    first, last = ((slices * mm[2] - there[2]) / ratio[2] + here[2]) / mm[2]
+    return int(np.floor(first)), int(np.ceil(last))
 
 
 def _room(anatomy: Anatomy, mm: Spacing) -> Mask:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,33 +12,15 @@ from torch import nn
 from ..events import Reporter
 from ..inference import probabilities
 from ..models.package import Model
-from .anatomy import AIR, Anatomy
-from .crop import draw_crop
-from .intensities import paint
-from .manipulation import Manipulation, draw_warp
-from .memory import Memory, Scan
+from .anatomy import AIR
+from .memory import Memory
 from .quality import Synthetic
-from .recipes import Recipe
+from .starts import Request, Start, draw_start
 from .statistics import distance_per_layer, watch
 from .synthesize import Inverter
 
 BATCH = 4
 MARGIN = 8  # voxels by which a volume's edges exceed the model's patch, unless more are asked for
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for: recipe, number of volumes and their edge lengths (voxels), mask manipulation, seed.
-
-    ``scans``: HU and predicted channels of the current scans, which the recipe ``grounded`` starts from.
-    """
-
-    recipe: Recipe
-    count: int
-    size: tuple[int, int, int]
-    seed: int = 0
-    manipulation: Manipulation = Manipulation()
-    scans: Sequence[Scan] = ()
 
 
 def synthesize(
@@ -65,37 +45,6 @@ def synthesize(
         starts = [draw_start(model, memory, request, number) for number in numbers]
         samples += _invert(inverter, model, starts, request, reporter, len(samples))
     return samples
-
-
-class Start(NamedTuple):
-    """What a volume starts from: image (x, y, z) on the [-1, 1] scale, and the anatomy that is asked for.
-
-    ``unwarped``: the channels of the scan at that place before it was warped, where it is one.
-    """
-
-    image: np.ndarray
-    anatomy: Anatomy
-    unwarped: np.ndarray | None = None
-
-
-def draw_start(model: Model, memory: Memory, request: Request, number: int) -> Start:
-    """What volume ``number`` starts from; it lies around an organ, and organs take turns."""
-    generator = np.random.default_rng([request.seed, number])
-    spacing, mirror = model.preprocessing.spacing, model.organs.mirror_channels()
-    turn = 1 + number % len(model.organs)
-    if request.recipe.start == "grounded":
-        hu, channels = request.scans[int(generator.integers(len(request.scans)))]
-        seen = Anatomy.of(hu, channels, spacing)
-        warp = draw_warp(seen, spacing, request.manipulation, generator, mirror)
-        whole = warp.anatomy(seen)
-        crop = draw_crop(whole, request.size, generator, turn)
-        image = crop.array(model.preprocessing.normalise(warp.image(hu)), -1.0).astype(np.float32)
-        return Start(image, crop.anatomy(whole), crop.array(channels, 0))
-    whole = memory.bank.sample(generator, request.manipulation, mirror, None, spacing)
-    anatomy = draw_crop(whole, request.size, generator, turn).anatomy(whole)
-    if request.recipe.start == "noise":
-        return Start(generator.standard_normal(request.size, dtype=np.float32), anatomy)
-    return Start(paint(anatomy, memory.intensities, generator), anatomy)
 
 
 def _invert(

@@ -20,7 +20,8 @@ from .export import write_synthetic
 from .memory import Scan, recall
 from .quality import quality_table
 from .recipes import recipe_named
-from .samples import MARGIN, Request, synthesize
+from .samples import MARGIN, synthesize
+from .starts import Request
 
 
 def synthesize_to(

@@ -34,8 +34,11 @@ def fit(
     reporter: Reporter,
     phase: str,
     frozen_statistics: bool = False,
+    until: int | None = None,
 ) -> None:
     """Train ``network`` in place for ``config.steps`` steps, going on from ``checkpoint`` where there is one.
+
+    With ``until`` it pauses after this many of them, with a checkpoint from which another call goes on.
 
     Every random choice is a function of seed and step and the checkpoint holds everything else, so that a run that was
     stopped (or killed) ends at the weights of one that was not.
@@ -50,11 +53,12 @@ def fit(
     precision = Precision(config.precision, device)
     state = _State(network, optimizer, precision.scaler, checkpoint, config.patch)
     state.restore()
+    last = config.steps if until is None else until
     saved = time.monotonic()
     with ThreadPoolExecutor(1) as loader:
         pending: Future[Batch] | None = None
         try:
-            while state.step < config.steps:
+            while state.step < last:
                 batch = (pending or loader.submit(sampler.batch, state.step, config.batch, state.patch)).result()
                 pending = loader.submit(sampler.batch, state.step + 1, config.batch, state.patch)
                 losses: dict[str, float] | None

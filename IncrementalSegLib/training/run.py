@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from .loop import Objective, fit
 from .objectives import IncrementalObjective, SupervisedObjective, Thresholds
 from .outcome import step_record, with_memory, with_pieces
 from .patches import CachedCase, PatchSampler, cache_case
-from .replay import replay_cases, replay_summary
+from .replay import Replay, frozen_copy, replay_summary
 from .reshape import with_reshaped
 from .strategies import Strategy
 from .survey import question_overlaps, survey
@@ -49,6 +50,11 @@ class Workspace:
     def synthetic(self) -> Path:
         """Synthetic volumes for replay."""
         return self.folder / "synthetic"
+
+    @property
+    def student(self) -> Path:
+        """The weights with which the student competed halfway."""
+        return self.folder / "checkpoint" / "student.pt"
 
     @property
     def checkpoint(self) -> Path:
@@ -79,7 +85,7 @@ def train_base(
     copies, reporter = config.augmentation.copies, workspace.reporter
     enough = with_reshaped(cached, copies, preprocessing.spacing, workspace.cache, config.seed, reporter)
     sampler = _sampler(enough, organs, preprocessing, config)
-    _fit(network, SupervisedObjective(), sampler, config, workspace, "train")
+    _fit(network, SupervisedObjective(), config, workspace, "train", sampler)
     record = step_record(0, strategy, organs, cases, config, parent="")
     model = Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
     model = with_pieces(model, cached, reporter)
@@ -129,18 +135,24 @@ def update_model(
         _restart_new_rows(network, model)
     teacher = place(model.network, device)
     objective = IncrementalObjective(teacher, strategy, model.classes, len(organs) + 1, material.thresholds)
-    replay = replay_cases(model, len(new), material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
-    sampler = _sampler(material.cases, organs, model.preprocessing, config, replay, strategy.replay)
-    _fit(network, objective, sampler, config, workspace, "update", strategy.frozen_statistics)
+    replay = Replay(model, len(new), material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
+    synthetic = replay.cases()
+    sampler = partial(_sampler, material.cases, organs, model.preprocessing, config, share=strategy.replay)
+    update = partial(_fit, network, objective, config, workspace, "update", frozen=strategy.frozen_statistics)
+    if synthetic and strategy.refresh:
+        update(sampler(synthetic), until=config.steps // 2)
+        synthetic += replay.cases(frozen_copy(network, workspace.student))
+    patches = sampler(synthetic)
+    update(patches)
     record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
     if strategy.replay:
-        record["synthetic"] = replay_summary(workspace.synthetic)
+        record["synthetic"] = replay_summary(workspace.synthetic, [model.organs.names[c - 1] for c in replay.channels])
     updated = replace(model, network=network.cpu().eval(), organs=organs, history=(*model.history, record), hash="")
     updated = with_pieces(updated, material.cases, reporter)
     if strategy.fusion and heldout:
         updated = fuse_if_better(model, updated, heldout, device, reporter)
     known = [(hu, channels) for (hu, _), channels in zip(material.scans, material.merged, strict=True)]
-    return with_memory(updated, known, _batches(sampler, config.batch, model.patch), config.seed, reporter)
+    return with_memory(updated, known, _batches(patches, config.batch, model.patch), config.seed, reporter)
 
 
 @dataclass(frozen=True)
@@ -233,7 +245,7 @@ def _sampler(
     preprocessing: Preprocessing,
     config: TrainingConfig,
     replay: Sequence[CachedCase] = (),
-    replay_share: float = 0.0,
+    share: float = 0.0,
 ) -> PatchSampler:
     return PatchSampler(
         cases,
@@ -243,7 +255,7 @@ def _sampler(
         seed=config.seed,
         mirror=organs.mirror_channels(),
         replay=replay,
-        replay_share=replay_share,
+        replay_share=share,
     )
 
 
@@ -254,11 +266,12 @@ def _batches(sampler: PatchSampler, size: int, patch: Sequence[int]) -> Iterator
 def _fit(
     network: nn.Module,
     objective: Objective,
-    sampler: PatchSampler,
     config: TrainingConfig,
     workspace: Workspace,
     phase: str,
-    frozen_statistics: bool = False,
+    sampler: PatchSampler,
+    frozen: bool = False,
+    until: int | None = None,
 ) -> None:
     fit(
         network,
@@ -269,5 +282,6 @@ def _fit(
         checkpoint=workspace.checkpoint,
         reporter=workspace.reporter,
         phase=phase,
-        frozen_statistics=frozen_statistics,
+        frozen_statistics=frozen,
+        until=until,
     )

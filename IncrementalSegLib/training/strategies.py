@@ -19,8 +19,9 @@ class Strategy:
     ``from_background``: new head rows start from the background. ``frozen_statistics``: BatchNorm statistics stay.
     ``fusion``: average with the old model where a hold-out shows that it helps. ``clean_teacher``: the teacher sees
     patches with unchanged intensities. ``replay``: share of the patches that are cut from synthetic volumes of the old
-    model (MOSInversion), ``recipes`` how these are made. ``all_labels``: train on every label of every case from the
-    start (the upper bound).
+    model (MOSInversion), ``recipes`` how these are made; they show the old organs that the step's scans do not, or all
+    (``replay_all``). ``refresh``: halfway more are made, on which the student and the old model disagree.
+    ``all_labels``: train on every label of every case from the start (the upper bound).
     """
 
     name: str
@@ -38,6 +39,8 @@ class Strategy:
     fusion: bool = False
     replay: float = 0.0
     recipes: tuple[str, ...] = ("fast", "grounded")
+    replay_all: bool = False
+    refresh: bool = False
     all_labels: bool = False
 
     @property
@@ -48,7 +51,7 @@ class Strategy:
 
 _DISTILL = Strategy(
     "distill",
-    "unbiased losses, pseudo-labels with an ignore zone, label-guided distillation (the default)",
+    "unbiased losses, pseudo-labels, label-guided distillation, replay of organs out of view (the default)",
     unbiased=True,
     distillation=10.0,
     label_guided=True,
@@ -56,6 +59,7 @@ _DISTILL = Strategy(
     balance=0.05,
     clean_teacher=True,
     fusion=True,
+    replay=0.2,
 )
 _ALL = [
     Strategy("fine-tune", "the new annotations alone; forgets", from_background=False),
@@ -63,7 +67,7 @@ _ALL = [
     Strategy("mib", "Modeling the Background (Cermelli et al. 2020)", unbiased=True, distillation=10.0),
     Strategy("plop", "PLOP (Douillard et al. 2021)", pooled=1.0, pseudo_labels="entropy"),
     _DISTILL,
-    replace(_DISTILL, name="distill-replay", summary="distill, and replay of synthetic CT", replay=1 / 3),
+    replace(_DISTILL, name="no-replay", summary="distill without synthetic CT", replay=0.0),
     Strategy(
         "mosinversion",
         "MiB's losses and replay of synthetic CT, made our fast way (after Kim et al. 2025)",
@@ -71,6 +75,7 @@ _ALL = [
         distillation=10.0,
         replay=1 / 3,
         recipes=("fast",),
+        replay_all=True,
     ),
     Strategy("joint", "all labels of all cases from the start; the upper bound", all_labels=True),
 ]

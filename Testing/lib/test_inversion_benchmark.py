@@ -17,7 +17,7 @@ from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.inversion.memory import recall
 from IncrementalSegLib.inversion.recipes import RECIPES
-from IncrementalSegLib.inversion.samples import Request, draw_start
+from IncrementalSegLib.inversion.starts import Request, draw_start
 from IncrementalSegLib.models.package import load_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

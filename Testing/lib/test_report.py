@@ -49,7 +49,7 @@ def test_report_has_exactly_the_fields_of_the_contract() -> None:
     ]
     assert report["schema"] == 1
     assert report["cases"] == {"train": 7, "heldout": 2}
-    none = {"volumes": 0, "replayed": 0, "requested": 0, "kept": 0, "dropped": 0, "statistics": ""}
+    none = {"organs": [], "volumes": 0, "replayed": 0, "requested": 0, "kept": 0, "dropped": 0, "statistics": ""}
     assert report["synthetic"] == none
 
 

@@ -1,21 +1,18 @@
-"""A step with every strategy: its own losses, its teacher, its replay."""
+"""A step with every strategy: its own losses, its teacher, its scans."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from torch import Tensor
 from training_runs import CONFIG, train, update
 
 from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.events import Reporter
-from IncrementalSegLib.inversion import quality
 from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.organs import organ_named
 from IncrementalSegLib.training import replay, run
-from IncrementalSegLib.training.patches import CachedCase
 from IncrementalSegLib.training.strategies import STRATEGIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,7 +31,7 @@ LOSSES = {
     "mib": {"seg", "kd"},
     "plop": {"seg", "pod"},
     "distill": {"seg", "kd"},
-    "distill-replay": {"seg", "kd"},
+    "no-replay": {"seg", "kd"},
     "mosinversion": {"seg", "kd"},
     "joint": {"seg"},
 }
@@ -63,31 +60,6 @@ def test_fine_tuning_never_asks_the_old_model_and_distillation_does(parent, two_
 
     assert not asked("fine-tune")
     assert asked("distill")
-
-
-@pytest.mark.parametrize(
-    ("strategy", "volumes", "seen"),
-    [("mosinversion", 1, True), ("mosinversion", 1, False), ("distill-replay", 2, True)],
-)
-def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_counts_it(
-    parent, two_cases, tmp_path, monkeypatch, strategy, volumes, seen
-):
-    monkeypatch.setattr(quality, "KEEP_FROM", 0.0 if seen else 1.1)  # the model is hardly trained
-    replayed: list[CachedCase] = []
-    real = run.PatchSampler
-    monkeypatch.setattr(
-        run, "PatchSampler", lambda *a, replay, **k: replayed.extend(replay) or real(*a, replay=replay, **k)
-    )
-    events: list[dict] = []
-    model = update(parent, two_cases, tmp_path, strategy, Reporter(events.append, every=0))
-    record = model.history[-1]["synthetic"]
-    assert (record["volumes"], record["replayed"], record["statistics"]) == (volumes, volumes * seen, "batchnorm")
-    assert record["requested"] == record["kept"] + record["dropped"] > 0
-    assert bool(list(tmp_path.glob("synthetic/*/synthetic_*_image.npy"))) == bool(record["kept"]) == seen
-    assert len(replayed) == volumes * seen
-    for case in replayed:  # pseudo-labels of old organs: nothing in it is annotated
-        assert case.annotated.tolist() == [True, False, False, False] and set(np.unique(case.target)) & {1, 2}
-    assert any("nothing is replayed" in event.get("text", "") for event in events) != seen
 
 
 def test_a_base_model_sees_warped_copies_of_its_scans_and_a_step_does_not(parent, two_cases, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helping import TRAINING, await_progress, events, full_disk, step_job, train_job
+from training_runs import same_weights
 
 from IncrementalSegLib.errors import Cancelled, PackageError, StorageError
 from IncrementalSegLib.jobs import Job, run_job
@@ -44,11 +45,6 @@ def whole(patients: Path, base_job: Path, tmp_path_factory: pytest.TempPathFacto
     return models
 
 
-def _same_weights(a: Model, b: Model) -> bool:
-    one, other = a.network.state_dict(), b.network.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 def _start(worker, folder: Path, job: Job, stdin: int | None = subprocess.DEVNULL) -> subprocess.Popen:
     job.save(folder)
     process = worker("run", folder, "--threads", 1, code=UNHURRIED, stdin=stdin)
@@ -65,7 +61,7 @@ def test_after_kill_9_in_the_middle_of_training_resume_ends_at_the_same_weights(
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "model").exists()
-    assert _same_weights(run_job(tmp_path), whole[kind])
+    assert same_weights(run_job(tmp_path).network, whole[kind].network)
     assert not list(tmp_path.rglob(".partial_*"))
 
 
@@ -93,7 +89,7 @@ def test_after_kill_9_while_a_file_is_written_resume_ends_at_the_same_weights(
     assert process.wait() == -signal.SIGKILL
     assert [event["phase"] for event in events(tmp_path) if event["event"] == "progress"][-1] == phase
     assert list(tmp_path.rglob(".partial_*"))
-    assert _same_weights(run_job(tmp_path), whole["add-organ"])
+    assert same_weights(run_job(tmp_path).network, whole["add-organ"].network)
     assert not list(tmp_path.rglob(".partial_*"))
 
 
@@ -115,7 +111,7 @@ def test_every_way_to_cancel_leaves_a_checkpoint_and_resume_finishes(worker, who
     assert (last["event"], last["reason"]) == ("stopped", "Cancelled")
     assert (tmp_path / "checkpoint" / "training.pt").exists()
     assert not (tmp_path / "model").exists()
-    assert _same_weights(run_job(tmp_path), whole["train"])
+    assert same_weights(run_job(tmp_path).network, whole["train"].network)
     assert not (tmp_path / "cancel").exists()
 
 
@@ -145,7 +141,7 @@ def test_a_disk_that_fills_up_keeps_the_earlier_checkpoint(patients, tmp_path):
     assert path.read_bytes() == before
     assert not list(tmp_path.rglob(".partial_*"))
     assert events(tmp_path / "full")[-1]["reason"] == "StorageError"
-    assert _same_weights(run_job(tmp_path / "full"), run_job(tmp_path / "whole"))
+    assert same_weights(run_job(tmp_path / "full").network, run_job(tmp_path / "whole").network)
 
 
 def test_a_damaged_checkpoint_is_a_sentence(patients, tmp_path):

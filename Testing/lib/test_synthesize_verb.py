@@ -1,4 +1,4 @@
-"""The verb `synthesize` and replay in a step: what is written, what is refused, what is made again."""
+"""The verb `synthesize`: what is written and what is refused."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from IncrementalSegLib.cases import read_dataset
 from IncrementalSegLib.cli import main
 from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.events import Reporter
-from IncrementalSegLib.inversion import quality, session
+from IncrementalSegLib.inversion import session
 from IncrementalSegLib.inversion.memory import recall
 from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.models.package import Model, load_model
 from IncrementalSegLib.organs import OrganTable
-from IncrementalSegLib.training import replay
-from IncrementalSegLib.training.strategies import STRATEGIES
 
 pytestmark = pytest.mark.usefixtures("one_thread", "user", "short_recipes")
 CPU = torch.device("cpu")
@@ -111,34 +109,3 @@ def test_a_model_that_remembers_nothing_dreams_of_the_scans_or_else_of_phantoms(
     strange = replace(forgetful, organs=OrganTable.from_names(["Thyroid gland"]))
     with pytest.raises(InputError, match=r"phantoms have none of its organs \(Thyroid gland\)"):
         recall(strange)
-
-
-def test_replay_is_made_once_and_again_only_for_another_model_or_seed(
-    model: Model, patients: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(replay, "VOLUMES", 1)
-    monkeypatch.setattr(quality, "KEEP_FROM", 0.0)  # the model is hardly trained
-    made: list[str] = []
-    real = replay.synthesize
-    monkeypatch.setattr(replay, "synthesize", lambda *args: made.append(args[2].recipe.name) or real(*args))
-    strategy = replace(STRATEGIES["distill"], replay=0.3, recipes=("fast", "grounded"))
-    scans = [session.scan_of(model, case, CPU, Reporter()) for case in read_dataset(patients, names=["a"])]
-    scans = [(hu, np.where(hu > 100, np.uint8(1), np.uint8(0))) for hu, _ in scans]
-
-    def cases(seed: int, parent: Model = model) -> list[replay.CachedCase]:
-        return replay.replay_cases(parent, 1, scans, strategy, tmp_path, seed, CPU, Reporter())
-
-    first = cases(0)
-    assert made == ["fast", "grounded"]
-    assert [case.key for case in cases(0)] == [case.key for case in first] and len(made) == 2
-    cases(1)
-    cases(0, replace(model, hash="another"))
-    assert len(made) == 6
-    assert len(first) == 2
-    for case in first:
-        assert case.image.dtype == np.int16 and case.image.shape == case.target.shape == (40, 40, 40)
-        assert case.annotated.tolist() == [True, False, False, False]
-    summary = replay.replay_summary(tmp_path)
-    assert (summary["volumes"], summary["statistics"]) == (6, "batchnorm") and summary["replayed"] >= len(first)
-    assert summary["requested"] == summary["kept"] + summary["dropped"] > 0
-    assert replay.replay_cases(model, 1, scans, STRATEGIES["mib"], tmp_path, 0, CPU, Reporter()) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
-from training_runs import CONFIG, TINY, train, update
+from training_runs import CONFIG, TINY, cancel_at, same_weights, train, update
 
 from IncrementalSegLib.errors import Cancelled, IncrementalSegError, InputError
 from IncrementalSegLib.events import Reporter
@@ -59,18 +59,6 @@ def _fitted(
     return network, events, sampler
 
 
-def _cancel_at(step: int) -> Reporter:
-    """A reporter that cancels once training has reported this step."""
-    seen: list[dict] = []
-    reached = lambda: any(e.get("phase") in ("train", "update") and e["step"] >= step for e in seen)  # noqa: E731
-    return Reporter(seen.append, cancelled=reached, every=0)
-
-
-def same_weights(a: nn.Module, b: nn.Module) -> bool:
-    one, other = a.state_dict(), b.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 def test_the_same_seed_gives_bit_identical_weights_and_another_seed_others(two_cases, tmp_path):
     first, again = train(two_cases, tmp_path / "1"), train(two_cases, tmp_path / "2")
     other = train(two_cases, tmp_path / "3", replace(CONFIG, seed=1))
@@ -82,7 +70,7 @@ def test_the_same_seed_gives_bit_identical_weights_and_another_seed_others(two_c
 def test_a_stopped_base_training_resumes_to_the_weights_of_one_that_was_not(two_cases, tmp_path, stop):
     whole = train(two_cases, tmp_path / "whole")
     with pytest.raises(Cancelled):
-        train(two_cases, tmp_path / "stopped", reporter=_cancel_at(stop))
+        train(two_cases, tmp_path / "stopped", reporter=cancel_at("train", stop))
     assert load_state(tmp_path / "stopped/checkpoint/training.pt")["step"] == stop
     assert same_weights(whole.network, train(two_cases, tmp_path / "stopped").network)
 
@@ -91,7 +79,7 @@ def test_a_stopped_base_training_resumes_to_the_weights_of_one_that_was_not(two_
 def test_a_stopped_update_resumes_to_the_weights_of_one_that_was_not(parent, two_cases, tmp_path, strategy):
     whole = update(parent, two_cases, tmp_path / "whole", strategy)
     with pytest.raises(Cancelled):
-        update(parent, two_cases, tmp_path / "stopped", strategy, _cancel_at(2))
+        update(parent, two_cases, tmp_path / "stopped", strategy, cancel_at("update", 2))
     resumed = update(parent, two_cases, tmp_path / "stopped", strategy)
     assert same_weights(whole.network, resumed.network)
     assert not same_weights(whole.network, update(parent, two_cases, tmp_path / "other", "mib").network)

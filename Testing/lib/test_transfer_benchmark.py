@@ -23,7 +23,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def row(recipe: str, organ: str, **values: object) -> dict:
     real = {"requested": 4, "kept": 4, "dice": 0.9, "judge": 0.8, "judge_on_real": 0.8}
-    return {"recipe": recipe, "organ": organ, "dice_to_scan": None, "feature_distance": 0.1, **real, **values}
+    return {
+        "recipe": recipe,
+        "volumes": 4,
+        "organ": organ,
+        "dice_to_scan": None,
+        "feature_distance": 0.1,
+        **real,
+        **values,
+    }
 
 
 def test_the_table_weighs_what_the_judge_finds_against_real_scans() -> None:
@@ -33,8 +41,8 @@ def test_the_table_weighs_what_the_judge_finds_against_real_scans() -> None:
     fast, reference = (
         [cell.strip() for cell in line.split("|")[1:-1]] for line in transfer_table(rows).splitlines()[2:]
     )
-    assert fast == ["fast", "9/12", "75 %", "0.700", "0.600", "0.800", "75 %", "—", "0.100"]
-    assert reference == ["reference", "0/4", "100 %", "0.900", "—", "—", "—", "0.75", "0.100"]
+    assert fast == ["fast", "4", "9/12", "75 %", "0.700", "0.600", "0.800", "75 %", "—", "0.100"]
+    assert reference == ["reference", "4", "0/4", "100 %", "0.900", "—", "—", "—", "0.75", "0.100"]
 
 
 def test_the_judge_is_asked_about_organs_that_were_kept(base_job: Path) -> None:
@@ -62,8 +70,15 @@ def test_a_run_writes_what_every_recipe_got_and_repeats_nothing(
     assert [r["recipe"] for r in rows] == [name for name in RECIPES for _ in range(2)]
     assert all((r["dice_to_scan"] != "") == (r["recipe"] == "grounded") for r in rows)
     assert len(rows[0]["dice"]) <= 8 and all(0 <= float(r["judge_on_real"]) <= 1 for r in rows)
-    monkeypatch.setattr(transfer, "synthesize", lambda *args: pytest.fail("made again"))
-    assert transfer.main(arguments) == 0
+    made: list[tuple[str, int]] = []
+    real = transfer.synthesize
+    monkeypatch.setattr(
+        transfer, "synthesize", lambda *args: made.append((args[2].recipe.name, args[2].count)) or real(*args)
+    )
+    assert transfer.main(arguments) == 0 and made == []
+    assert transfer.main([*arguments[:-1], "1", "--recipes", "fast"]) == 0 and made == [("fast", 1)]
+    rows = list(csv.DictReader((tmp_path / "transfer.csv").open()))
+    assert [(r["recipe"], r["volumes"]) for r in rows[::2]] == [("reference", "2"), ("fast", "1"), ("grounded", "2")]
 
 
 def test_a_judge_of_other_organs_is_refused(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from IncrementalSegLib.cases import Case
 from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.models.networks import NetworkSpec
@@ -31,3 +34,16 @@ def update(
     return update_model(
         parent, cases, [organ_named("Stomach")], CONFIG, STRATEGIES[strategy], workspace, allow_overlap=True
     )
+
+
+def cancel_at(phase: str, step: int) -> Reporter:
+    """A reporter that cancels once this step of this phase was reported."""
+    seen: list[dict] = []
+    return Reporter(
+        seen.append, cancelled=lambda: any(e.get("phase") == phase and e["step"] >= step for e in seen), every=0
+    )
+
+
+def same_weights(a: nn.Module, b: nn.Module) -> bool:
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
