@@ -20,6 +20,7 @@ _REACH_MM = 200.0  # how far a field of view grows at most
 
 
 _Point = npt.NDArray[np.float64]
+_Frame = tuple[_Point, _Point, _Point]
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,17 @@ def _combined(body: Donor, lenders: dict[int, Donor], mm: Spacing) -> Anatomy:
     return Anatomy(organs, tissue)
 
 
-def _laid(body: Donor, lenders: dict[int, Donor], rooms: dict[int, Mask], mm: Spacing) -> tuple[Labels, Mask]:
-    """Organs of others, each within its room, and their gas: the relatively deeper one wins where two overlap."""
+def _laid(
+    body: Donor, lenders: dict[int, Donor], rooms: dict[int, Mask], mm: Spacing, frame: _Frame | None = None
+) -> tuple[Labels, Mask]:
+    """Organs of others, each within its room, and their gas: the relatively deeper one wins where two overlap.
+
+    ``frame`` is the `_alignment` of all lenders where it is known.
+    """
     shape = body.anatomy.organs.shape
     best, organs, gas = np.zeros(shape), np.zeros(shape, np.uint8), np.zeros(shape, bool)
     for channel, lender in lenders.items():
-        mask, hollow = _placed(lender, body, channel, mm)
+        mask, hollow = _placed(lender, body, channel, mm, frame or _alignment(lender, body, mm))
         depth = _relative_depth(mask & rooms[channel], mm)
         wins = depth > best
         best[wins], organs[wins], gas[wins] = depth[wins], channel, hollow[wins]
@@ -101,7 +107,8 @@ def completed(seen: Anatomy, lender: Anatomy, mm: Spacing) -> tuple[Anatomy, tup
     seen = without(seen, [c for c in seen.channels if own[c] < _CRUMB * sizes[c] and c not in cut])
     body = Donor.of(seen, mm)
     lacking = [c for c in giver.places if c not in body.places or (c in cut and own[c] < sizes[c] / 2)]
-    spans = {c: _span(giver, body, c, mm) for c in lacking}
+    ratio, there, here = _alignment(giver, body, mm)
+    spans = {c: _span(giver, (ratio, there, here), c, mm) for c in lacking}
     height, most = seen.organs.shape[2], round(_REACH_MM / mm[2])
     spans = {
         c: span
@@ -120,7 +127,7 @@ def completed(seen: Anatomy, lender: Anatomy, mm: Spacing) -> tuple[Anatomy, tup
     lenders = {c: giver for c in giver.places if c in spans or c in cut}
     free = _room(taller.anatomy, mm) & (shown == 0)
     rooms = {c: free & (beyond if c in body.places else _slab(spans[c], below, organs.shape)) for c in lenders}
-    added, gas = _laid(taller, lenders, rooms, mm)
+    added, gas = _laid(taller, lenders, rooms, mm, (ratio, there, here + lift))
     for c in lenders.keys() - body.places.keys():
         if (added == c).sum() < sizes[c] / 2:  # most of it lies beyond the sides, or where something else is
             added[added == c] = 0
@@ -144,9 +151,9 @@ def _slab(span: tuple[int, int], below: int, shape: Sequence[int]) -> Mask:
     return np.broadcast_to((slices >= span[0]) & (slices <= span[1]), shape)
 
 
-def _span(lender: Donor, body: Donor, channel: int, mm: Spacing) -> tuple[int, int]:
+def _span(lender: Donor, frame: _Frame, channel: int, mm: Spacing) -> tuple[int, int]:
     """First and last slice of the body's grid, or beyond it, that a lender's organ would lie in."""
-    ratio, there, here = _alignment(lender, body, mm)
+    ratio, there, here = frame
     slices = np.flatnonzero((lender.anatomy.organs == channel).any((0, 1)))[[0, -1]]
     first, last = ((slices * mm[2] - there[2]) / ratio[2] + here[2]) / mm[2]
     return int(np.floor(first)), int(np.ceil(last))
@@ -160,9 +167,9 @@ def _room(anatomy: Anatomy, mm: Spacing) -> Mask:
     return (depth >= least) & ~largest_pieces(anatomy.tissue == BONE)
 
 
-def _placed(lender: Donor, body: Donor, channel: int, mm: Spacing) -> tuple[Mask, Mask]:
+def _placed(lender: Donor, body: Donor, channel: int, mm: Spacing, frame: _Frame) -> tuple[Mask, Mask]:
     """A lender's organ in the body's grid and the gas in it; one that the lender's scan cuts goes on along z."""
-    ratio, there, here = _alignment(lender, body, mm)
+    ratio, there, here = (part.copy() for part in frame)
     if channel in body.places:
         free = slice(2 if channel in lender.cut | body.cut else 3)  # a cut organ's height is not its own
         there[free], here[free] = lender.places[channel][0][free], body.places[channel][0][free]
@@ -186,7 +193,7 @@ def _relative_depth(mask: Mask, mm: Spacing) -> npt.NDArray[np.float64]:
     return depth
 
 
-def _alignment(lender: Donor, body: Donor, mm: Spacing) -> tuple[_Point, ...]:
+def _alignment(lender: Donor, body: Donor, mm: Spacing) -> _Frame:
     """A point ``p`` (mm) of the body corresponds to ``ratio * (p - here) + there`` of the lender: (ratio, there, here).
 
     From the organs that both have; without any, from the lean body, with the height at which slices look alike.

@@ -63,12 +63,18 @@ def draw_start(model: Model, memory: Memory, request: Request, number: int) -> S
 
 
 def _grounded(model: Model, memory: Memory, request: Request, turn: int, generator: np.random.Generator) -> Start:
-    """A scan with the organs that its field of view lacks painted in, all of it warped by the mask manipulation."""
+    """A scan with the organs that its field of view lacks painted in, all of it warped by the mask manipulation.
+
+    Scans are drawn until there is one that shows the organ whose turn it is, or has room for it beyond its end.
+    """
     spacing = model.preprocessing.spacing
-    hu, channels = request.scans[int(generator.integers(len(request.scans)))]
     lender = memory.bank.anatomy(int(generator.integers(len(memory.bank.anatomies))), spacing)
-    seen = Anatomy.of(hu, channels, spacing)
-    whole, grown = completed(seen, lender, spacing)
+    for drawn in generator.permutation(len(request.scans)):
+        hu, channels = request.scans[drawn]
+        seen = Anatomy.of(hu, channels, spacing)
+        whole, grown = completed(seen, lender, spacing)
+        if turn in whole.channels:
+            break
     pad = [(0, 0), (0, 0), grown]
     before = Anatomy(*(np.pad(part, pad, mode="edge") for part in (seen.organs, seen.tissue)))
     image = np.pad(model.preprocessing.normalise(hu), pad, mode="edge")

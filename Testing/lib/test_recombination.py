@@ -5,8 +5,8 @@ import pytest
 from bodies import GRID, agreement, only, patient
 from scipy import ndimage
 
-from IncrementalSegLib.inversion.anatomy import BONE, FAT, SOFT, Anatomy
-from IncrementalSegLib.inversion.recombination import Donor, recombined
+from IncrementalSegLib.inversion.anatomy import AIR, BONE, FAT, SOFT, Anatomy
+from IncrementalSegLib.inversion.recombination import Donor, completed, recombined
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +116,46 @@ def test_no_organ_comes_nearer_to_the_skin_than_the_bodys_own() -> None:
     deep, shallow = ((1, (slice(first, 20), slice(10, 22), slice(2, 14))) for first in (9, 3))
     after = mixed(block(SOFT, deep), block(SOFT, shallow))
     assert after.channels == [1] and np.flatnonzero(after.organs.any((1, 2))).min() >= 8
+
+
+def z_range(anatomy: Anatomy, channel: int) -> tuple[int, int]:
+    slices = np.flatnonzero((anatomy.organs == channel).any((0, 1)))
+    return int(slices[0]), int(slices[-1])
+
+
+def part(anatomy: Anatomy, *box: slice) -> Anatomy:
+    return Anatomy(anatomy.organs[box].copy(), anatomy.tissue[box].copy())
+
+
+def test_organs_beyond_the_end_of_a_scan_come_back_to_their_places(patients: list[Anatomy]) -> None:
+    whole = patients[0]
+    ranges = {channel: z_range(whole, channel) for channel in whole.channels}
+    top = max(ranges, key=lambda channel: ranges[channel][0])
+    end = ranges[top][0] - 1
+    seen = part(whole, slice(None), slice(None), slice(None, end))
+    assert top not in seen.channels and len(seen.channels) >= 2
+    grown, (below, above) = completed(seen, whole, GRID.spacing)
+    assert below == 0 and above >= 2 and grown.organs.shape[2] == end + above
+    kept = grown.organs[:, :, :end]
+    assert np.array_equal(kept[seen.organs > 0], seen.organs[seen.organs > 0])
+    back = (slice(None), slice(None), slice(0, min(end + above, whole.organs.shape[2])))
+    assert agreement(np.where(grown.organs == top, top, 0)[back], np.where(whole.organs == top, top, 0)[back]) > 0.7
+    other, _ = completed(seen, patients[1], GRID.spacing)
+    assert top in other.channels and not (other.tissue[other.organs > 0] == AIR).any()
+
+
+def test_what_a_scan_would_show_is_not_put_into_it(patients: list[Anatomy]) -> None:
+    missing = int(patients[0].channels[0])
+    organs = np.where(patients[0].organs == missing, 0, patients[0].organs).astype(np.uint8)
+    resected = Anatomy(organs, patients[0].tissue)
+    grown, more = completed(resected, patients[1], GRID.spacing)
+    if more == (0, 0):
+        assert np.array_equal(grown.organs, organs)
+    assert missing not in grown.channels
+
+
+def test_crumbs_of_an_organ_are_taken_for_false_finds() -> None:
+    crumb = (slice(14, 16), slice(14, 16), slice(7, 9))
+    seen, lender = block(FAT, (1, BLOCK), (2, crumb)), block(FAT, (1, (slice(8, 10), *BLOCK[1:])), (2, BLOCK))
+    after, grown = completed(seen, lender, MM)
+    assert grown == (0, 0) and after.channels == [1] and (after.tissue[crumb] != BONE).all()
