@@ -203,7 +203,7 @@ def synthesize(
     count: int = 8,
     recipe: str = "fast",
     cases: PathLike | None = None,
-    size: int | None = None,
+    size: Sequence[int] | None = None,
     seed: int = 0,
     device: str = "auto",
     reporter: Reporter | None = None,
@@ -216,7 +216,8 @@ def synthesize(
         count: number of volumes.
         recipe: one of `inversion.recipes`.
         cases: dataset folder of current scans: needed by ``grounded``, and used for models that remember no anatomy.
-        size: edge of a volume in voxels, at least the model's patch (default: 8 voxels more than that).
+        size: edges of a volume along x, y and z in voxels, each at least the model's patch (default: 8 more than that).
+            Larger ones, up to a whole slab, are made by windows of the patch.
         seed: the same seed gives the same volumes.
         device: ``auto``, ``cpu``, ``cuda`` …
         reporter: receiver of progress, asked for cancellation.

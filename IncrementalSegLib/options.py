@@ -109,7 +109,11 @@ def _synthesize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", default="fast", help="fast (default), grounded or reference (the published one)")
     parser.add_argument("--cases", type=Path, help="current scans, which 'grounded' starts from")
     parser.add_argument(
-        "--size", type=_count, help="edge of a volume in voxels (default: the model's patch and 8 more)"
+        "--size",
+        type=_count,
+        nargs=3,
+        metavar="VOXELS",
+        help="edges of a volume, x y z, up to a whole slab (default: the model's patch and 8 more)",
     )
     parser.add_argument("--seed", type=_count, default=0, help="the same seed gives the same volumes (%(default)s)")
     _out(parser, "new folder for volumes, label maps, contact sheet and quality.json")

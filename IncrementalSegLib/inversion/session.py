@@ -33,10 +33,10 @@ def synthesize_to(
         InputError: the folder is not empty, a number that cannot be, or a recipe without its scans.
     """
     recipe, count = recipe_named(asked["recipe"]), asked["count"]
-    edges = tuple(asked["size"] or edge + MARGIN for edge in model.patch)
+    edges = tuple(asked["size"] or (edge + MARGIN for edge in model.patch))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already holds something: give a new folder.")
-    if count < 1 or any(edge < least for edge, least in zip(edges, model.patch, strict=True)):
+    if count < 1 or len(edges) != 3 or any(edge < least for edge, least in zip(edges, model.patch, strict=False)):
         raise InputError(f"{count} volumes of {edges} voxels: ask for 1 or more, of {model.patch} voxels or more.")
     if recipe.start == "grounded" and not cases:
         raise InputError("The recipe 'grounded' starts from current scans: name their folder with --cases.")

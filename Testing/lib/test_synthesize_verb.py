@@ -81,7 +81,8 @@ def test_the_same_seed_gives_the_same_volumes(base_job: Path, tmp_path: Path) ->
         ({"recipe": "grounded"}, "starts from current scans: name their folder with --cases"),
         ({"recipe": "slow"}, "'slow' is not known"),
         ({"count": 0}, "ask for 1 or more"),
-        ({"size": 16}, "or more"),
+        ({"size": (40, 40, 16)}, "or more"),
+        ({"size": (40, 40)}, "or more"),
     ],
 )
 def test_refuses_what_cannot_be_made_and_writes_nothing(
