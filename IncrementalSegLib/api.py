@@ -216,7 +216,7 @@ def synthesize(
         count: number of volumes.
         recipe: one of `inversion.recipes`.
         cases: dataset folder of current scans: needed by ``grounded``, and used for models that remember no anatomy.
-        size: edges of a volume along x, y and z in voxels, each at least the model's patch (default: 8 more than that).
+        size: edges of a volume along x, y and z in voxels, each at least the model's patch (default: a little more).
             Larger ones, up to a whole slab, are made by windows of the patch.
         seed: the same seed gives the same volumes.
         device: ``auto``, ``cpu``, ``cuda`` …

@@ -113,7 +113,7 @@ def _synthesize(parser: argparse.ArgumentParser) -> None:
         type=_count,
         nargs=3,
         metavar="VOXELS",
-        help="edges of a volume, x y z, up to a whole slab (default: the model's patch and 8 more)",
+        help="edges of a volume, x y z, up to a whole slab (default: the model's patch and room for jitter)",
     )
     parser.add_argument("--seed", type=_count, default=0, help="the same seed gives the same volumes (%(default)s)")
     _out(parser, "new folder for volumes, label maps, contact sheet and quality.json")

@@ -31,9 +31,9 @@ from ..inference import probabilities
 from ..inversion.memory import Scan, recall
 from ..inversion.quality import Synthetic, quality_table
 from ..inversion.recipes import RECIPES, recipe_named
-from ..inversion.samples import MARGIN, synthesize
+from ..inversion.samples import synthesize
 from ..inversion.session import scan_of
-from ..inversion.starts import Request
+from ..inversion.starts import Request, usual_size
 from ..models.networks import device_named
 from ..models.package import Model, load_model
 from ..report import csv_text, decimals, markdown_table, rounded, rounded_row
@@ -165,8 +165,8 @@ def _synthesized(
     reporter: Reporter,
 ) -> tuple[dict[str, Any], list[Synthetic]]:
     low, high = model.preprocessing.window
-    x, y, z = (edge + MARGIN for edge in model.patch)
-    memory, request = recall(model), Request(recipe_named(name), options.count, (x, y, z), options.seed, scans=scans)
+    memory, recipe = recall(model), recipe_named(name)
+    request = Request(recipe, options.count, usual_size(model, recipe), options.seed, scans=scans)
     samples = synthesize(model, memory, request, device, reporter)
     return quality_table(samples, model.organs, memory.intensities, high - low), samples
 

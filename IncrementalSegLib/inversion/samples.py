@@ -20,7 +20,6 @@ from .statistics import distance_per_layer, watch
 from .synthesize import Inverter
 
 BATCH = 4
-MARGIN = 8  # voxels by which a volume's edges exceed the model's patch, unless more are asked for
 
 
 def synthesize(

@@ -20,8 +20,8 @@ from .export import write_synthetic
 from .memory import Scan, recall
 from .quality import quality_table
 from .recipes import recipe_named
-from .samples import MARGIN, synthesize
-from .starts import Request
+from .samples import synthesize
+from .starts import Request, usual_size
 
 
 def synthesize_to(
@@ -33,7 +33,7 @@ def synthesize_to(
         InputError: the folder is not empty, a number that cannot be, or a recipe without its scans.
     """
     recipe, count = recipe_named(asked["recipe"]), asked["count"]
-    edges = tuple(asked["size"] or (edge + MARGIN for edge in model.patch))
+    edges = tuple(asked["size"] or usual_size(model, recipe))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} already holds something: give a new folder.")
     if count < 1 or len(edges) != 3 or any(edge < least for edge, least in zip(edges, model.patch, strict=False)):

@@ -36,6 +36,12 @@ class Request:
     channels: Sequence[int] = ()
 
 
+def usual_size(model: Model, recipe: Recipe) -> tuple[int, int, int]:
+    """Edges of a volume in voxels unless others are asked for: the model's patch, and room for its jitter."""
+    x, y, z = (edge + recipe.jitter for edge in model.patch)
+    return x, y, z
+
+
 class Start(NamedTuple):
     """What a volume starts from: image (x, y, z) on the [-1, 1] scale, and the anatomy that is asked for.
 

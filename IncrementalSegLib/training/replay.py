@@ -22,8 +22,8 @@ from ..inversion.export import MARK, in_hu
 from ..inversion.memory import Memory, Scan, recall
 from ..inversion.quality import Synthetic
 from ..inversion.recipes import Recipe, recipe_named
-from ..inversion.samples import MARGIN, synthesize
-from ..inversion.starts import Request
+from ..inversion.samples import synthesize
+from ..inversion.starts import Request, usual_size
 from ..models.checkpoint import load_state, save_state
 from ..models.package import Model
 from ..storage import write_json
@@ -99,9 +99,9 @@ class Replay:
 
     def _place(self, recipe: Recipe, student: nn.Module | None) -> Path:
         """The folder with the recipe's volumes; they are made where it is not finished."""
-        edges = self.model.patch[0] + MARGIN, self.model.patch[1] + MARGIN, self.model.patch[2] + MARGIN
         seed = self.seed if student is None else self.seed + 1_000_003
-        request = Request(recipe, VOLUMES, edges, seed, scans=self.scans, channels=self.channels)
+        size = usual_size(self.model, recipe)
+        request = Request(recipe, VOLUMES, size, seed, scans=self.scans, channels=self.channels)
         place = self.folder / f"{recipe.name}-{_key(self.model, request, student)}"
         if not (place / "done.json").exists():
             samples = synthesize(self.model, self.memory, request, self.device, self.reporter, student)
