@@ -14,7 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from ..storage import write_json, write_text
 from .command import execute, parser_of
 
 YARDSTICK = "reference"
+GOOD = 0.95
 
 
 @dataclass(frozen=True)
@@ -128,19 +129,27 @@ def reached(points: Curve, goal: Point) -> Point | None:
 
 
 def speed_table(curves: Mapping[str, Curve]) -> str:
-    """Markdown: what every recipe ends at, and how soon it is where the published recipe ends."""
-    goal = curves[YARDSTICK][-1] if YARDSTICK in curves else None
-    first = reached(curves[YARDSTICK], goal) if goal else None  # it may have been there before its end
+    """Markdown: what every recipe ends at, and how soon it is where the published recipe ends.
+
+    The second goal asks for a DSC of `GOOD` only: free voxels can fit any mask to the voxel, which is no better image.
+    Ratios are those of seconds against the published recipe's own first point that is as good.
+    """
+    yardstick = curves.get(YARDSTICK, [])
+    goals = [yardstick[-1], replace(yardstick[-1], dice=min(GOOD, yardstick[-1].dice))] if yardstick else []
     rows = []
     for name, points in curves.items():
-        end, there = points[-1], reached(points, goal) if goal else None
+        end = points[-1]
         ends = [str(end.iteration), decimals(end.seconds, 1), decimals(end.dice, 3), decimals(end.feature_distance, 3)]
-        after = decimals(there.seconds, 1) if there else "not reached"
-        ratios = [f"{whole.seconds / there.seconds:.0f}×" if whole and there else "—" for whole in (goal, first)]
-        rows.append([name, *ends, after, *ratios])
-    head = ["Recipe", "Iterations", "Seconds", "DSC", "R", f"As good as {YARDSTICK} after (s)"]
-    head += ["Faster than to its end", "than to its first such point"]
-    return markdown_table(head, rows)
+        rows.append([name, *ends, *(_arrival(points, yardstick, goal) for goal in goals)])
+    heads = [f"DSC and R of {YARDSTICK}", f"DSC {GOOD} and R of {YARDSTICK}"][: len(goals)]
+    return markdown_table(["Recipe", "Iterations", "Seconds", "DSC", "R", *heads], rows)
+
+
+def _arrival(points: Curve, yardstick: Curve, goal: Point) -> str:
+    here, there = reached(points, goal), reached(yardstick, goal)
+    if here is None or there is None:
+        return "not reached"
+    return f"{here.seconds:.1f} s (iteration {here.iteration}): {there.seconds / here.seconds:.0f}×"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,16 +34,23 @@ def test_a_recipe_is_there_when_both_numbers_are_as_good_as_where_the_published_
     assert reached(CURVES["fast"][:2], goal) is None
 
 
+def cells(curves: dict) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in speed_table(curves).splitlines()[2:]]
+
+
 def test_the_table_gives_the_ratio_of_seconds_or_says_that_it_was_not_reached() -> None:
-    reference, fast = (
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in speed_table(CURVES).splitlines()[2:]
-    )
-    assert fast == ["fast", "3", "3.0", "0.950", "0.400", "2.0", "50×", "50×"] and reference[-2:] == ["1×", "1×"]
+    reference, fast = cells(CURVES)
+    there = "2.0 s (iteration 2): 50×"
+    assert fast == ["fast", "3", "3.0", "0.950", "0.400", there, there] and reference[-1].endswith("): 1×")
     sooner = {**CURVES, "reference": [*CURVES["reference"][:2], Point(1500, 75.0, 0.8, 0.4), CURVES["reference"][-1]]}
-    assert [cell.strip() for cell in speed_table(sooner).splitlines()[-1].split("|")[-3:-1]] == ["50×", "38×"]
-    worse = {**CURVES, "fast": CURVES["fast"][:2]}
-    assert "not reached" in speed_table(worse).splitlines()[-1]
-    assert "not reached" in speed_table({"fast": CURVES["fast"]})
+    assert cells(sooner)[1][-2] == "2.0 s (iteration 2): 38×"
+    assert cells({**CURVES, "fast": CURVES["fast"][:2]})[1][-2:] == ["not reached", "not reached"]
+    assert len(cells({"fast": CURVES["fast"]})[0]) == 5
+
+
+def test_a_mask_that_is_fitted_to_the_voxel_is_told_apart_from_a_good_one() -> None:
+    fitted = {**CURVES, "reference": [*CURVES["reference"][:2], Point(2000, 100.0, 0.999, 0.5)]}
+    assert cells(fitted)[1][-2:] == ["not reached", "3.0 s (iteration 3): 33×"]
 
 
 def test_all_recipes_run_on_the_same_masks_and_finished_ones_only_once(
@@ -61,7 +68,7 @@ def test_all_recipes_run_on_the_same_masks_and_finished_ones_only_once(
     arguments = ["--model", str(base_job / "model"), "--out", str(tmp_path), "--count", "2", "--device", "cpu"]
     assert inversion.main(arguments) == 0
     assert all(np.array_equal(masks, asked[0]) for masks in asked) and asked[0].shape == (2, 32, 32, 32)
-    assert "Faster than to its end" in capsys.readouterr().out
+    assert "DSC 0.95 and R of reference" in capsys.readouterr().out
     settings = json.loads((tmp_path / "fast.json").read_text())["settings"]
     curves, count = read_curves(tmp_path, settings), len(asked)
     assert [p.iteration for p in curves["fast"]] == [0, 1, 2, 3]
