@@ -123,8 +123,8 @@ class _Clock:
 
 
 def reached(points: Curve, goal: Point) -> Point | None:
-    """The first point that is as good as the goal in both DSC and R."""
-    good = (p for p in points if p.dice >= goal.dice and p.feature_distance <= goal.feature_distance)
+    """The first point behind the start that is as good as the goal in both DSC and R."""
+    good = (p for p in points[1:] if p.dice >= goal.dice and p.feature_distance <= goal.feature_distance)
     return next(good, None)
 
 

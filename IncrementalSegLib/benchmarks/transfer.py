@@ -146,7 +146,8 @@ def _finished(folder: Path, recipe: str, settings: dict[str, Any]) -> dict[str, 
     """What ``folder`` holds of a recipe that was run on these models and scans."""
     path = folder / f"{recipe}.json"
     content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return content if content.get("settings") == settings else {}
+    known = json.loads(json.dumps(asdict(RECIPES[recipe]))).items() <= content.get("recipe", {}).items()
+    return content if content.get("settings") == settings and known else {}
 
 
 def _on_real(judge: Model, options: argparse.Namespace, split: Path, reporter: Reporter) -> dict[str, float | None]:

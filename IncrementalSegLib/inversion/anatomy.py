@@ -12,6 +12,7 @@ from scipy import ndimage
 from ..errors import InputError
 
 AIR, FAT, SOFT, BONE, GAS = range(5)
+PIECE = 0.2  # share of an organ's largest piece from which another piece belongs to it (two kidneys in one label)
 Labels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 Spacing = tuple[float, float, float]

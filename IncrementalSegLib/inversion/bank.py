@@ -57,6 +57,12 @@ class MaskBank:
         tissue[(organs > 0) & (tissue == AIR)] = SOFT
         return Anatomy(organs, tissue)
 
+    def draw(self, generator: np.random.Generator, channel: int | None = None) -> int:
+        """The number of an entry, drawn evenly among those that have the organ ``channel``; of all if none has it."""
+        having = [i for i, entry in enumerate(self.anatomies) if channel in entry.channels]
+        drawn = having or range(len(self.anatomies))
+        return drawn[int(generator.integers(len(drawn)))]
+
     def sample(
         self,
         generator: np.random.Generator,
@@ -64,13 +70,14 @@ class MaskBank:
         mirror: Sequence[int] | None,
         shape: Sequence[int] | None,
         spacing: Spacing,
+        channel: int | None = None,
     ) -> Anatomy:
-        """A manipulated anatomy (see `manipulate`) with ``spacing`` mm.
+        """A manipulated anatomy (see `manipulate`) with ``spacing`` mm, one with the organ ``channel`` if there is any.
 
         ``shape`` cuts a box with an organ in it, drawn evenly among those present, with air beyond the scan's borders,
         as in training; without it the whole anatomy comes.
         """
-        drawn = self.anatomy(int(generator.integers(len(self.anatomies))), spacing)
+        drawn = self.anatomy(self.draw(generator, channel), spacing)
         whole = manipulate(drawn, spacing, manipulation, generator, mirror)
         return whole if shape is None else draw_crop(whole, shape, generator).anatomy(whole)
 

@@ -12,9 +12,22 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from .anatomy import AIR, BONE, GAS, SOFT, Anatomy, Labels, Mask, Spacing, cutoff, filled, largest_pieces, without
+from .anatomy import (
+    AIR,
+    BONE,
+    GAS,
+    PIECE,
+    SOFT,
+    Anatomy,
+    Labels,
+    Mask,
+    Spacing,
+    cutoff,
+    filled,
+    largest_pieces,
+    without,
+)
 
-_PIECE = 0.2  # share of an organ's largest piece from which another piece belongs to it (two kidneys in one label)
 _CRUMB = 0.1  # share of a lender's organ below which an organ in the middle of a scan is none
 _REACH_MM = 200.0  # how far a field of view grows at most
 
@@ -66,7 +79,8 @@ def _lenders(donors: Sequence[Donor], body: int, generator: np.random.Generator)
 def _combined(body: Donor, lenders: dict[int, Donor], mm: Spacing) -> Anatomy:
     """The body with organs of others."""
     own, tissue, room = body.anatomy.organs, body.anatomy.tissue.copy(), _room(body.anatomy, mm)
-    organs, gas = _laid(body, lenders, dict.fromkeys(lenders, room), mm)
+    frames = {channel: _organ_frame(lender, body, channel, mm) for channel, lender in lenders.items()}
+    organs, gas = _laid(lenders, frames, dict.fromkeys(lenders, room), mm)
     for channel in body.anatomy.channels:
         tissue = filled(tissue, (own == channel) & (organs == 0), organs > 0)
     tissue[organs > 0] = np.where(gas, GAS, SOFT)[organs > 0]
@@ -74,22 +88,19 @@ def _combined(body: Donor, lenders: dict[int, Donor], mm: Spacing) -> Anatomy:
 
 
 def _laid(
-    body: Donor, lenders: dict[int, Donor], rooms: dict[int, Mask], mm: Spacing, frame: _Frame | None = None
+    lenders: dict[int, Donor], frames: dict[int, _Frame], rooms: dict[int, Mask], mm: Spacing
 ) -> tuple[Labels, Mask]:
-    """Organs of others, each within its room, and their gas: the relatively deeper one wins where two overlap.
-
-    ``frame`` is the `_alignment` of all lenders where it is known.
-    """
-    shape = body.anatomy.organs.shape
+    """Organs of others, each in its frame and room, and their gas: the relatively deeper one wins where two overlap."""
+    shape = next(iter(rooms.values())).shape
     best, organs, gas = np.zeros(shape), np.zeros(shape, np.uint8), np.zeros(shape, bool)
     for channel, lender in lenders.items():
-        mask, hollow = _placed(lender, body, channel, mm, frame or _alignment(lender, body, mm))
+        mask, hollow = _placed(lender, channel, frames[channel], shape, mm)
         depth = _relative_depth(mask & rooms[channel], mm)
         wins = depth > best
         best[wins], organs[wins], gas[wins] = depth[wins], channel, hollow[wins]
     for channel in lenders:
         mask = organs == channel
-        organs[mask & ~largest_pieces(mask, _PIECE)] = 0
+        organs[mask & ~largest_pieces(mask, PIECE)] = 0
     return organs, gas
 
 
@@ -97,58 +108,71 @@ def completed(seen: Anatomy, lender: Anatomy, mm: Spacing) -> tuple[Anatomy, tup
     """A scan's anatomy with the organs that its field of view lacks, from another anatomy with ``mm`` spacing.
 
     The field of view grows along z by as many slices as are returned (below, above), up to 200 mm either way: there the
-    body goes on as at its end, and organs that the end cuts go on as the lender's. What the scan shows stays, except
-    crumbs of organs, which are taken for false finds. An organ of which half would lie where the scan does not show it,
-    or beyond its sides, is left out.
+    body goes on as at its end, organs that the end cuts go on as the lender's, and organs are put that mostly lie
+    there. What the scan shows stays, except crumbs of organs, which are taken for false finds. An organ that finds room
+    for less than a third of itself is left out.
     """
-    giver, sizes = Donor.of(lender, mm), np.bincount(lender.organs.ravel(), minlength=256)
-    own = np.bincount(seen.organs.ravel(), minlength=256)
-    cut = Donor.of(seen, mm).cut
-    seen = without(seen, [c for c in seen.channels if own[c] < _CRUMB * sizes[c] and c not in cut])
+    giver, body = Donor.of(lender, mm), Donor.of(seen, mm)
+    shares = _shares(giver, body, mm)
+    seen = without(seen, [c for c, share in shares.items() if share < _CRUMB and c not in body.cut])
     body = Donor.of(seen, mm)
-    lacking = [c for c in giver.places if c not in body.places or (c in cut and own[c] < sizes[c] / 2)]
-    ratio, there, here = _alignment(giver, body, mm)
-    spans = {c: _span(giver, (ratio, there, here), c, mm) for c in lacking}
+    frame = _alignment(giver, body, mm)
+    lacking = [c for c in giver.places if c not in body.places or (c in body.cut and shares.get(c, 0.0) < 0.5)]
     height, most = seen.organs.shape[2], round(_REACH_MM / mm[2])
-    spans = {
-        c: span
-        for c, span in spans.items()
-        if _mostly_beyond(span, height) and -most <= span[0] <= span[1] < height + most
-    }
-    below = max([0, *(-first for first, _ in spans.values())])
-    above = max([0, *(last + 1 - height for _, last in spans.values())])
-    organs, tissue = (_grown(part, below, above) for part in (seen.organs, seen.tissue))
+    spans = {c: _span(giver, frame, c, mm) for c in lacking}
+    spans = {c: span for c, span in spans.items() if _mostly_beyond(span, height, most)}
+    if not spans:
+        return seen, (0, 0)
+    below = max(0, *(-first for first, _ in spans.values()))
+    above = max(0, *(last + 1 - height for _, last in spans.values()))
+    organs, tissue = (
+        np.pad(part, [(0, 0), (0, 0), (below, above)], mode="edge") for part in (seen.organs, seen.tissue)
+    )
     beyond = np.ones(organs.shape, bool)
     beyond[:, :, below : below + height] = False
     shown = np.where(beyond, np.uint8(0), organs)
+    lenders = {c: giver for c in giver.places if c in spans or c in body.cut}
+    frames = {c: _continued(giver, body, c, frame, mm) for c in lenders}
     lift = np.array([0.0, 0.0, below * mm[2]])
-    raised = {c: (centre + lift, size) for c, (centre, size) in body.places.items()}
-    taller = Donor(Anatomy(shown, tissue), raised, cut)
-    lenders = {c: giver for c in giver.places if c in spans or c in cut}
-    free = _room(taller.anatomy, mm) & (shown == 0)
-    rooms = {c: free & (beyond if c in body.places else _slab(spans[c], below, organs.shape)) for c in lenders}
-    added, gas = _laid(taller, lenders, rooms, mm, (ratio, there, here + lift))
+    lifted = {c: (ratio, there, here + lift) for c, (ratio, there, here) in frames.items()}
+    room = _room(Anatomy(shown, tissue), mm) & beyond
+    added, gas = _laid(lenders, lifted, dict.fromkeys(lenders, room), mm)
     for c in lenders.keys() - body.places.keys():
-        if (added == c).sum() < sizes[c] / 2:  # most of it lies beyond the sides, or where something else is
+        whole = (lender.organs == c).sum() / np.prod(frame[0])
+        if (added == c).sum() < whole / 3:
             added[added == c] = 0
+    if not added.any():
+        return seen, (0, 0)
     tissue = filled(tissue, beyond & (organs > 0) & (added == 0), (shown > 0) | (added > 0))
     tissue[added > 0] = np.where(gas, GAS, SOFT)[added > 0]
     return Anatomy(np.where(added > 0, added, shown), tissue), (below, above)
 
 
-def _mostly_beyond(span: tuple[int, int], height: int) -> bool:
+def _shares(lender: Donor, body: Donor, mm: Spacing) -> dict[int, float]:
+    """How much of a lender's organ, brought to the body's size, the body's own is, by channel."""
+    own, theirs = (np.bincount(donor.anatomy.organs.ravel(), minlength=256) for donor in (body, lender))
+    scale = float(np.prod(_alignment(lender, body, mm)[0]))
+    return {c: own[c] * scale / theirs[c] for c in lender.places.keys() & body.places.keys()}
+
+
+def _mostly_beyond(span: tuple[int, int], height: int, most: int) -> bool:
+    """Whether at least half of an organ's slices lie beyond a scan's, and none further than ``most`` slices."""
     inside = min(span[1], height - 1) - max(span[0], 0) + 1
-    return inside <= (span[1] - span[0] + 1) / 2
+    return inside <= (span[1] - span[0] + 1) / 2 and span[0] >= -most and span[1] < height + most
 
 
-def _grown(part: Labels, below: int, above: int) -> Labels:
-    return np.pad(part, [(0, 0), (0, 0), (below, above)], mode="edge")
-
-
-def _slab(span: tuple[int, int], below: int, shape: Sequence[int]) -> Mask:
-    """The slices of a grown volume that an organ spans."""
-    slices = np.arange(shape[2]) - below
-    return np.broadcast_to((slices >= span[0]) & (slices <= span[1]), shape)
+def _continued(lender: Donor, body: Donor, channel: int, frame: _Frame, mm: Spacing) -> _Frame:
+    """The frame, moved across so that a cut organ goes on where it ends: by the slices that both show."""
+    ratio, there, here = (part.copy() for part in frame)
+    if channel in body.places:
+        shape = body.anatomy.organs.shape
+        theirs, _ = _placed(lender, channel, frame, shape, mm)
+        ours = body.anatomy.organs == channel
+        both = theirs.any((0, 1)) & ours.any((0, 1))
+        if both.any():
+            middles = [np.argwhere(part & both)[:, :2].mean(0) for part in (theirs, ours)]
+            here[:2] += (middles[1] - middles[0]) * mm[:2]
+    return ratio, there, here
 
 
 def _span(lender: Donor, frame: _Frame, channel: int, mm: Spacing) -> tuple[int, int]:
@@ -167,17 +191,23 @@ def _room(anatomy: Anatomy, mm: Spacing) -> Mask:
     return (depth >= least) & ~largest_pieces(anatomy.tissue == BONE)
 
 
-def _placed(lender: Donor, body: Donor, channel: int, mm: Spacing, frame: _Frame) -> tuple[Mask, Mask]:
-    """A lender's organ in the body's grid and the gas in it; one that the lender's scan cuts goes on along z."""
-    ratio, there, here = (part.copy() for part in frame)
+def _organ_frame(lender: Donor, body: Donor, channel: int, mm: Spacing) -> _Frame:
+    """The alignment of two donors, moved so that an organ that both have keeps its place in the body."""
+    ratio, there, here = _alignment(lender, body, mm)
     if channel in body.places:
         free = slice(2 if channel in lender.cut | body.cut else 3)  # a cut organ's height is not its own
         there[free], here[free] = lender.places[channel][0][free], body.places[channel][0][free]
-    offset, shape = (there - ratio * here) / mm, body.anatomy.organs.shape
+    return ratio, there, here
+
+
+def _placed(lender: Donor, channel: int, frame: _Frame, shape: Sequence[int], mm: Spacing) -> tuple[Mask, Mask]:
+    """A lender's organ in the body's grid and the gas in it; one that the lender's scan cuts goes on along z."""
+    ratio, there, here = frame
+    offset = (there - ratio * here) / mm
     mode = "nearest" if channel in lender.cut else "constant"
     mask = lender.anatomy.organs == channel
     moved, hollow = (
-        ndimage.affine_transform(part.astype(np.float32), ratio, offset, shape, order=1, mode=mode)
+        ndimage.affine_transform(part.astype(np.float32), ratio, offset, tuple(shape), order=1, mode=mode)
         for part in (mask, mask & (lender.anatomy.tissue == GAS))
     )
     return moved >= cutoff(moved, mask.sum() / np.prod(ratio)), hollow >= 0.5

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from ..errors import InputError
 from ..models.package import Model
 from .anatomy import Anatomy
 from .crop import draw_crop
@@ -54,14 +55,18 @@ class Start(NamedTuple):
 
 
 def draw_start(model: Model, memory: Memory, request: Request, number: int) -> Start:
-    """What volume ``number`` starts from; it lies around an organ, and organs take turns."""
+    """What volume ``number`` starts from; it lies around an organ, and organs take turns.
+
+    Raises:
+        InputError: the recipe needs scans and there are none.
+    """
     generator = np.random.default_rng([request.seed, number])
     asked = request.channels or range(1, model.classes)
     turn = asked[number % len(asked)]
     if request.recipe.start == "grounded":
         return _grounded(model, memory, request, turn, generator)
     spacing, mirror = model.preprocessing.spacing, model.organs.mirror_channels()
-    whole = memory.bank.sample(generator, request.manipulation, mirror, None, spacing)
+    whole = memory.bank.sample(generator, request.manipulation, mirror, None, spacing, turn)
     anatomy = draw_crop(whole, request.size, generator, turn).anatomy(whole)
     if request.recipe.start == "noise":
         return Start(generator.standard_normal(request.size, dtype=np.float32), anatomy)
@@ -73,8 +78,10 @@ def _grounded(model: Model, memory: Memory, request: Request, turn: int, generat
 
     Scans are drawn until there is one that shows the organ whose turn it is, or has room for it beyond its end.
     """
+    if not request.scans:
+        raise InputError(f"The recipe '{request.recipe.name}' starts from current scans: there are none.")
     spacing = model.preprocessing.spacing
-    lender = memory.bank.anatomy(int(generator.integers(len(memory.bank.anatomies))), spacing)
+    lender = memory.bank.anatomy(memory.bank.draw(generator, turn), spacing)
     for drawn in generator.permutation(len(request.scans)):
         hu, channels = request.scans[drawn]
         seen = Anatomy.of(hu, channels, spacing)

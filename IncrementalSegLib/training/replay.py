@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from ..events import Reporter
-from ..inversion.anatomy import largest_pieces
+from ..inversion.anatomy import PIECE, largest_pieces
 from ..inversion.bank import MaskBank
 from ..inversion.export import MARK, in_hu
 from ..inversion.memory import Memory, Scan, recall
@@ -91,7 +92,7 @@ class Replay:
             if student is None or recipe.competition:
                 place = self._place(recipe, student)
                 cases += [self._opened(path) for path in sorted(place.glob("synthetic_*_image.npy"))]
-        if self.channels and not cases:
+        if self.channels and not cases and student is None:
             self.reporter.message(
                 "The model sees none of its organs in its synthetic volumes: nothing is replayed.", "warning"
             )
@@ -121,7 +122,7 @@ class Replay:
 def visible(scans: Sequence[Scan], bank: MaskBank, model: Model) -> dict[int, float]:
     """Share of every old organ's usual volume that scans show in the mean, 1 at most, by channel (our formulation).
 
-    The usual volume is the mean over the bank's anatomies with the organ; a prediction counts by its largest piece.
+    The usual volume is the mean over the bank's anatomies with the organ; a prediction counts by its large pieces.
     """
     usual = np.stack([np.bincount(one.organs.ravel(), minlength=256) for one in bank.anatomies]) * np.prod(bank.spacing)
     shares = {}
@@ -129,7 +130,7 @@ def visible(scans: Sequence[Scan], bank: MaskBank, model: Model) -> dict[int, fl
         if not usual[:, channel].any():
             continue
         whole = usual[:, channel][usual[:, channel] > 0].mean() / np.prod(model.preprocessing.spacing)
-        pieces = [largest_pieces(seen == channel).sum() if (seen == channel).any() else 0 for _, seen in scans]
+        pieces = [largest_pieces(seen == channel, PIECE).sum() if (seen == channel).any() else 0 for _, seen in scans]
         shares[channel] = float(np.mean([min(1.0, piece / whole) for piece in pieces]))
     return shares
 
@@ -145,7 +146,8 @@ def frozen_copy(network: nn.Module, path: Path) -> nn.Module:
 
 def _key(model: Model, request: Request, student: nn.Module | None) -> str:
     recipe = request.recipe
-    seen = [hashlib.sha256(hu.tobytes()).hexdigest() for hu, _ in request.scans if recipe.start == "grounded"]
+    needed = request.scans if recipe.start == "grounded" or "masks" not in model.memory else ()
+    seen = [hashlib.sha256(hu.tobytes()).hexdigest() for hu, _ in needed]
     settings = [
         model.hash,
         asdict(recipe),
@@ -169,7 +171,8 @@ def weights_hash(network: nn.Module) -> str:
 
 
 def _store(samples: Sequence[Synthetic], model: Model, request: Request, facts: dict[str, Any], place: Path) -> None:
-    place.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(place, ignore_errors=True)  # what an interrupted run left
+    place.mkdir(parents=True)
     replayed = [sample for sample in samples if any(sample.kept(channel) for channel in request.channels)]
     for number, sample in enumerate(replayed):
         save_array(place / f"synthetic_{number:03}_image.npy", in_hu(sample.image, model.preprocessing.window))

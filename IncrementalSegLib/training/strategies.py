@@ -76,6 +76,7 @@ _ALL = [
         replay=1 / 3,
         recipes=("fast",),
         replay_all=True,
+        refresh=True,
     ),
     Strategy("joint", "all labels of all cases from the start; the upper bound", all_labels=True),
 ]

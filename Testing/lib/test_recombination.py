@@ -144,13 +144,37 @@ def test_organs_beyond_the_end_of_a_scan_come_back_to_their_places(patients: lis
     assert top in other.channels and not (other.tissue[other.organs > 0] == AIR).any()
 
 
+def slanted(shift: float, size: int = 6) -> Anatomy:
+    """An organ that moves to one side from slice to slice, and another below it."""
+    anatomy = block(FAT, (2, (slice(6, 12), slice(6, 12), slice(0, 3))))
+    organs = np.repeat(np.zeros_like(anatomy.organs), 2, axis=2)
+    organs[..., : anatomy.organs.shape[2]] = anatomy.organs
+    for z in range(4, 28):
+        left = round(6 + shift * (z - 4) / 2)
+        organs[left : left + size, 14 : 14 + size, z] = 1
+    tissue = np.repeat(anatomy.tissue[..., :1], organs.shape[2], axis=2)
+    tissue[organs > 0] = SOFT
+    return Anatomy(organs, tissue)
+
+
+def test_an_organ_that_the_end_cuts_goes_on_where_it_ends() -> None:
+    whole = slanted(1.0)
+    seen = part(whole, slice(None), slice(None), slice(None, 13))
+    grown, (below, above) = completed(seen, whole, MM)
+    assert below == 0 and above >= 12
+    assert np.array_equal(grown.organs[..., :13], seen.organs)
+    for z in range(13, 22):
+        here, true = (np.argwhere(one.organs[..., z] == 1).mean(0) for one in (grown, whole))
+        assert np.abs(here - true).max() <= 2
+
+
 def test_what_a_scan_would_show_is_not_put_into_it(patients: list[Anatomy]) -> None:
     missing = int(patients[0].channels[0])
     organs = np.where(patients[0].organs == missing, 0, patients[0].organs).astype(np.uint8)
     resected = Anatomy(organs, patients[0].tissue)
     grown, more = completed(resected, patients[1], GRID.spacing)
-    if more == (0, 0):
-        assert np.array_equal(grown.organs, organs)
+    below = more[0]
+    assert np.array_equal(grown.organs[:, :, below : below + organs.shape[2]], organs)
     assert missing not in grown.channels
 
 
@@ -158,4 +182,4 @@ def test_crumbs_of_an_organ_are_taken_for_false_finds() -> None:
     crumb = (slice(14, 16), slice(14, 16), slice(7, 9))
     seen, lender = block(FAT, (1, BLOCK), (2, crumb)), block(FAT, (1, (slice(8, 10), *BLOCK[1:])), (2, BLOCK))
     after, grown = completed(seen, lender, MM)
-    assert grown == (0, 0) and after.channels == [1] and (after.tissue[crumb] != BONE).all()
+    assert grown == (0, 0) and after.channels == [1] and (after.tissue[crumb] == SOFT).all()

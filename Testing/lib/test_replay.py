@@ -36,7 +36,7 @@ def _little_replay(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "volumes", "seen"),
-    [("mosinversion", 1, True), ("mosinversion", 1, False), ("distill", 2, True)],
+    [("mosinversion", 2, True), ("mosinversion", 1, False), ("distill", 2, True)],
 )
 def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_counts_it(
     parent, two_cases, tmp_path, monkeypatch, strategy, volumes, seen
@@ -46,7 +46,7 @@ def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_count
     replayed: list[CachedCase] = []
     real = run.PatchSampler
     monkeypatch.setattr(
-        run, "PatchSampler", lambda *a, replay, **k: replayed.extend(replay) or real(*a, replay=replay, **k)
+        run, "PatchSampler", lambda *a, replay, **k: replayed.__init__(replay) or real(*a, replay=replay, **k)
     )
     events: list[dict] = []
     model = update(parent, two_cases, tmp_path, strategy, Reporter(events.append, every=0))
@@ -88,7 +88,7 @@ def test_replay_is_made_once_and_again_only_for_another_model_or_seed(
         assert case.image.dtype == np.int16 and case.image.shape == case.target.shape == (40, 40, 40)
         assert case.annotated.tolist() == [True, False, False, False]
     summary = replay.replay_summary(tmp_path, ["Liver", "Spleen"])
-    assert (summary["volumes"], summary["statistics"]) == (6, "batchnorm") and summary["replayed"] >= len(first)
+    assert (summary["volumes"], summary["statistics"]) == (6, "batchnorm") and summary["replayed"] == 6
     assert summary["requested"] == summary["kept"] + summary["dropped"] > 0
     assert of(strategy=STRATEGIES["mib"]).cases() == []
     student = replay.frozen_copy(parent.widened(4), tmp_path / "student.pt")
@@ -99,6 +99,12 @@ def test_replay_is_made_once_and_again_only_for_another_model_or_seed(
         next(student.parameters()).add_(1.0)
     of().cases(student)
     assert made[6:] == ["fast", "fast"]
+    events: list[dict] = []
+    monkeypatch.setattr(quality, "KEEP_FROM", 1.1)
+    told = replace(of(2), reporter=Reporter(events.append))
+    assert told.cases(student) == []  # those made before are still replayed
+    assert all(event["event"] == "progress" for event in events)
+    assert told.cases() == [] and "nothing is replayed" in events[-1]["text"]
 
 
 def test_only_organs_that_the_scans_hardly_show_are_replayed(parent: Model, tmp_path: Path) -> None:
@@ -116,6 +122,10 @@ def test_only_organs_that_the_scans_hardly_show_are_replayed(parent: Model, tmp_
     assert channels(whole, liver, liver) == [2]
     assert channels(np.where(whole == 1, whole, crumbs)) == [2]
     assert channels(np.zeros_like(whole)) == [1, 2]
+    halves = np.where(whole == 1, whole, 0)
+    middle = int(np.median(np.argwhere(whole == 1)[:, 0]))
+    halves[middle] = 0
+    assert channels(np.where(whole == 2, whole, halves)) == []  # a label in two pieces, such as both kidneys
     assert channels(liver, old=replace(parent, memory={})) == []
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from IncrementalSegLib.cases import Case
+from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.inversion.manipulation import UNCHANGED
 from IncrementalSegLib.inversion.memory import Memory, Scan, recall
 from IncrementalSegLib.inversion.recipes import RECIPES
@@ -71,6 +74,22 @@ def test_a_scan_with_room_for_the_asked_organ_is_taken(parent: Model, memory: Me
     blind = scan[0], np.zeros_like(scan[1])
     for number in range(4):
         start = grounded(parent, memory, [blind, scan], number, channels=(SPLEEN,))
+        assert (start.anatomy.organs == SPLEEN).any()
+
+
+def test_without_a_scan_a_grounded_volume_is_refused(parent: Model, memory: Memory) -> None:
+    with pytest.raises(InputError, match="starts from current scans: there are none"):
+        grounded(parent, memory, [])
+
+
+def test_an_anatomy_with_the_asked_organ_is_drawn(parent: Model, memory: Memory, scan: Scan) -> None:
+    first, *others = memory.bank.anatomies
+    bare = [without(entry, [SPLEEN]) for entry in others]
+    poor = replace(memory, bank=replace(memory.bank, anatomies=(*bare, first)))
+    for number in range(4):
+        request = Request(RECIPES["fast"], 4, (32, 32, 32), 0, channels=(SPLEEN,))
+        assert (draw_start(parent, poor, request, number).anatomy.organs == SPLEEN).any()
+        start = grounded(parent, poor, [cut_below(scan, SPLEEN)], number, channels=(SPLEEN,))
         assert (start.anatomy.organs == SPLEEN).any()
 
 
