@@ -9,6 +9,7 @@ import pytest
 
 from IncrementalSegLib.cases import Case
 from IncrementalSegLib.errors import InputError
+from IncrementalSegLib.inversion.anatomy import without
 from IncrementalSegLib.inversion.manipulation import UNCHANGED
 from IncrementalSegLib.inversion.memory import Memory, Scan, recall
 from IncrementalSegLib.inversion.recipes import RECIPES
