@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _little_replay() -> Iterator[None]:
+    """One synthetic volume of every recipe: models of a few steps see none of their organs, so that all are replayed."""
+    from IncrementalSegLib.training import replay
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "VOLUMES", 1)
+        yield
+
+
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A home for the model library; signals as they were, afterwards."""

@@ -81,6 +81,7 @@ def step_job(patients: Path, base_job: Path, training: dict = TRAINING) -> Job:
         "add-organ",
         str(patients),
         ("Stomach",),
+        strategy="no-replay",
         model=str(base_job / "model"),
         train_cases=("a", "b"),
         heldout=("e",),
@@ -96,4 +97,17 @@ def train_command(cases: Path, out: Path, *more: object) -> list[object]:
 
 def add_command(model: Path, cases: Path, out: Path, *more: object) -> list[object]:
     """The command line that adds an organ in a few steps."""
-    return ["add-organ", "--model", model, "--cases", cases, "--out", out, *SMALL, "--organ", *(more or ["Stomach"])]
+    return [
+        "add-organ",
+        "--model",
+        model,
+        "--cases",
+        cases,
+        "--out",
+        out,
+        *SMALL,
+        "--strategy",
+        "no-replay",
+        "--organ",
+        *(more or ["Stomach"]),
+    ]

@@ -161,7 +161,7 @@ def test_the_report_has_the_keys_that_scripts_rely_on(finished):
     for organ in report["organs"]:
         assert organ.keys() - {"volume_ml"} == {"name", "code", "role", "agreement"} | metrics
     assert [organ["role"] for organ in report["organs"]] == ["old", "old", "new"]
-    assert (report["strategy"], report["cases"]) == ("distill", {"train": 2, "heldout": 1})
+    assert (report["strategy"], report["cases"]) == ("no-replay", {"train": 2, "heldout": 1})
     assert report["verdict"] in ("good", "old organ lost", "new organ not learned")
     for name in ("report.md", "report.csv", "previews/dsc.png"):
         assert (finished / name).stat().st_size > 0

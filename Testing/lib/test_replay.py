@@ -26,9 +26,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _little_replay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One volume of every recipe, of two iterations, each kept: the model is hardly trained."""
-    monkeypatch.setattr(replay, "VOLUMES", 1)
+def _short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two iterations, and every organ kept: the model is hardly trained."""
     monkeypatch.setattr(quality, "KEEP_FROM", 0.0)
     for name in ("fast", "grounded"):
         monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], iterations=2))

@@ -12,15 +12,14 @@ from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.organs import organ_named
-from IncrementalSegLib.training import replay, run
+from IncrementalSegLib.training import run
 from IncrementalSegLib.training.strategies import STRATEGIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
-def _little_replay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "VOLUMES", 1)
+def _short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("fast", "grounded"):
         monkeypatch.setitem(RECIPES, name, replace(RECIPES[name], iterations=2))
 
