@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session", autouse=True)
 def _little_replay() -> Iterator[None]:
-    """One synthetic volume of every recipe: models of a few steps see no organ in any scan, so that all are replayed."""
+    """One synthetic volume of every recipe: models of a few steps see no organ in a scan: all are replayed."""
     from IncrementalSegLib.training import replay
 
     with pytest.MonkeyPatch.context() as patch:
