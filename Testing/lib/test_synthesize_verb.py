@@ -57,7 +57,8 @@ def test_volumes_label_maps_sheet_and_table_are_written_and_marked(
     volumes = [f"synthetic_00{n}_{part}.nii.gz" for n in (1, 2) for part in ("ct", "requested", "seg")]
     assert made == sorted(["contact_sheet.png", "dataset.json", "quality.json", *volumes])
     ct = sitk.ReadImage(str(out / volumes[0]))
-    assert ct.GetSize() == (40, 40, 40) and ct.GetSpacing() == (12, 12, 12)
+    edge = 32 + RECIPES[recipe].jitter  # the model's patch and room for jitter
+    assert ct.GetSize() == (edge, edge, edge) and ct.GetSpacing() == (12, 12, 12)
     assert ct.GetMetaData("ITK_FileNotes").startswith("SYNTHETIC")
     hu = sitk.GetArrayFromImage(ct)
     assert hu.min() >= -125 and hu.max() <= 275 and hu.std() > 20
