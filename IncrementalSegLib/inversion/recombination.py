@@ -80,22 +80,20 @@ def _combined(body: Donor, lenders: dict[int, Donor], mm: Spacing) -> Anatomy:
     """The body with organs of others."""
     own, tissue, room = body.anatomy.organs, body.anatomy.tissue.copy(), _room(body.anatomy, mm)
     frames = {channel: _organ_frame(lender, body, channel, mm) for channel, lender in lenders.items()}
-    organs, gas = _laid(lenders, frames, dict.fromkeys(lenders, room), mm)
+    organs, gas = _laid(lenders, frames, room, mm)
     for channel in body.anatomy.channels:
         tissue = filled(tissue, (own == channel) & (organs == 0), organs > 0)
     tissue[organs > 0] = np.where(gas, GAS, SOFT)[organs > 0]
     return Anatomy(organs, tissue)
 
 
-def _laid(
-    lenders: dict[int, Donor], frames: dict[int, _Frame], rooms: dict[int, Mask], mm: Spacing
-) -> tuple[Labels, Mask]:
-    """Organs of others, each in its frame and room, and their gas: the relatively deeper one wins where two overlap."""
-    shape = next(iter(rooms.values())).shape
+def _laid(lenders: dict[int, Donor], frames: dict[int, _Frame], room: Mask, mm: Spacing) -> tuple[Labels, Mask]:
+    """Organs of others, each in its frame, and their gas: the relatively deeper one wins where two overlap."""
+    shape = room.shape
     best, organs, gas = np.zeros(shape), np.zeros(shape, np.uint8), np.zeros(shape, bool)
     for channel, lender in lenders.items():
         mask, hollow = _placed(lender, channel, frames[channel], shape, mm)
-        depth = _relative_depth(mask & rooms[channel], mm)
+        depth = _relative_depth(mask & room, mm)
         wins = depth > best
         best[wins], organs[wins], gas[wins] = depth[wins], channel, hollow[wins]
     for channel in lenders:
@@ -136,7 +134,7 @@ def completed(seen: Anatomy, lender: Anatomy, mm: Spacing) -> tuple[Anatomy, tup
     lift = np.array([0.0, 0.0, below * mm[2]])
     lifted = {c: (ratio, there, here + lift) for c, (ratio, there, here) in frames.items()}
     room = _room(Anatomy(shown, tissue), mm) & beyond
-    added, gas = _laid(lenders, lifted, dict.fromkeys(lenders, room), mm)
+    added, gas = _laid(lenders, lifted, room, mm)
     for c in lenders.keys() - body.places.keys():
         whole = (lender.organs == c).sum() / np.prod(frame[0])
         if (added == c).sum() < whole / 3:
