@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .events import Reporter
 from .models.bundle import AIR, OVERLAP
+from .models.locked import LockedNetwork
 from .models.networks import place
 from .models.package import Model
 from .organs import OrganTable
@@ -38,11 +39,17 @@ def predict_label_map(
     image = model.preprocessing.normalise(to_array(resample(ct, grid)))
     box = body_box(image)
     inside = torch.from_numpy(image[box])
-    q = probabilities(
-        model.network.eval(), inside, model.patch, device, reporter.check, partial(reporter.message, level="warning")
-    )
+    warn = partial(reporter.message, level="warning")
+    scores = windowed_scores(model.network.eval(), inside, model.patch, device, reporter.check, warn)
     corner = sitk.RegionOfInterest(grid, [s.stop - s.start for s in box], [s.start for s in box])
-    return merge(fold_children(q.numpy(), model.organs), corner, ct, model.organs, model.connected)
+    organs, merged = list(model.organs), None
+    for part in scores.split(parts_of(model.network, len(scores))):
+        table = OrganTable(organs[: len(part) - 1])
+        organs = organs[len(table) :]
+        q = fold_children(torch.softmax(part, 0).numpy(), table)
+        merged = merge(q, corner, ct, table, model.connected, merged)
+    assert merged is not None
+    return merged
 
 
 def body_box(image: np.ndarray) -> tuple[slice, slice, slice]:
@@ -69,6 +76,34 @@ def probabilities(
 ) -> Tensor:
     """Class probabilities (1 + K, x, y, z), float32 on the host, of an image (x, y, z) in [-1, 1].
 
+    See `windowed_scores`; the branches of a locked network divide the background.
+    """
+    scores = windowed_scores(network, image, patch, device, check, warn)
+    old, *branches = scores.split(parts_of(network, len(scores)))
+    q = torch.softmax(old, 0)
+    for branch in branches:
+        share = q[:1] * torch.softmax(branch, 0)
+        q = torch.cat([share[:1], q[1:], share[1:]])
+    return q
+
+
+def parts_of(network: nn.Module, channels: int) -> list[int]:
+    """How many of the channels of `windowed_scores` are the old network's and every branch's."""
+    return network.outputs if isinstance(network, LockedNetwork) else [channels]
+
+
+def windowed_scores(
+    network: nn.Module,
+    image: Tensor,
+    patch: tuple[int, int, int],
+    device: torch.device,
+    check: Callable[[], None] = lambda: None,
+    warn: Callable[[str], None] = warnings.warn,
+) -> Tensor:
+    """Logits (C, x, y, z), float32 on the host, of an image (x, y, z) in [-1, 1], averaged over windows.
+
+    Those of a locked network are its old network's, and behind them those of every branch.
+
     ``check`` is called before every patch. Where the device has too little memory the image is predicted again on the
     CPU, and ``warn`` gets a sentence that says so.
     """
@@ -87,6 +122,8 @@ def _windowed(
     def logits(patches: Tensor) -> Tensor:
         check()
         with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+            if isinstance(network, LockedNetwork):
+                return torch.cat(network.features_and_scores(patches)[1], 1).float()
             return network(patches).float()
 
     place(network, device)
@@ -94,7 +131,7 @@ def _windowed(
         scores = sliding_window_inference(
             image[None, None], patch, 1, logits, OVERLAP, "gaussian", cval=-1, sw_device=device, device="cpu"
         )
-        return torch.softmax(scores[0], 0)
+        return scores[0]
 
 
 def fold_children(q: np.ndarray, organs: OrganTable) -> np.ndarray:
@@ -110,12 +147,17 @@ def fold_children(q: np.ndarray, organs: OrganTable) -> np.ndarray:
 
 
 def merge(
-    q: np.ndarray, grid: sitk.Image, ct: sitk.Image, organs: OrganTable, connected: Sequence[str] = ()
+    q: np.ndarray,
+    grid: sitk.Image,
+    ct: sitk.Image,
+    organs: OrganTable,
+    connected: Sequence[str] = (),
+    before: sitk.Image | None = None,
 ) -> sitk.Image:
     """Argmax over classes of probabilities (1 + K, x, y, z) on ``grid``, interpolated linearly to the CT's grid.
 
-    Outside ``grid`` is background; of organs whose key is in ``connected`` the largest piece is kept. Two float32
-    volumes of the CT's size are held at a time.
+    Outside ``grid`` is background; of organs whose key is in ``connected`` the largest piece is kept. What a label map
+    ``before`` gives to an organ stays. Two float32 volumes of the CT's size are held at a time.
     """
     labels = [0, *(organ.label for organ in organs)]
     best = np.full(ct.GetSize()[::-1], -1.0, np.float32)
@@ -123,6 +165,9 @@ def merge(
     for channel, value in enumerate(labels):
         _paint(merged, best, value, resample(to_image(q[channel], grid), ct, outside=1.0 if channel == 0 else 0.0))
     keep_largest_pieces(merged, (organ.label for organ in organs if organ.key in connected))
+    if before is not None:
+        earlier = sitk.GetArrayViewFromImage(before)
+        merged = np.where(earlier > 0, earlier, merged)
     image = sitk.GetImageFromArray(merged)
     image.CopyInformation(ct)
     return image

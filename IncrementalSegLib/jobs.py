@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .models.networks import NetworkSpec
     from .models.package import Model
     from .training.config import TrainingConfig
-    from .training.run import Workspace
+    from .training.workspace import Workspace
     from .volumes import Preprocessing
 
 SCHEMA = 1
@@ -52,7 +52,7 @@ class Job:
     cases: str
     organs: tuple[str, ...]
     model: str = ""
-    strategy: str = "distill"
+    strategy: str = "full"
     parents: dict[str, str] = field(default_factory=dict)
     train_cases: tuple[str, ...] | None = None
     heldout: tuple[str, ...] | None = None
@@ -167,7 +167,7 @@ def _run(job: Job, folder: Path, *sinks: Sink, cancelled: Callable[[], bool]) ->
 def _work(job: Job, folder: Path, reporter: Reporter) -> Model:
     from .models.package import load_model, save_package
     from .review import review, write_review
-    from .training.run import Workspace
+    from .training.workspace import Workspace
 
     if (folder / "model").exists():
         return load_model(folder / "model")
@@ -216,13 +216,17 @@ def prepare(job: Job, folder: Path, parent: Model | None = None) -> Ready:
     """
     from .models.networks import NetworkSpec, device_named
     from .models.package import load_model
+    from .training.base import require_fitting_patch
     from .training.config import BASE_TRAINING, STEP_TRAINING
-    from .training.run import extend_organs, require_fitting_patch
     from .training.strategies import strategy_named
+    from .training.update import extend_organs
     from .volumes import Preprocessing
 
-    from_scratch = job.kind == "train" or strategy_named(job.strategy).all_labels
+    strategy = strategy_named(job.strategy)
+    from_scratch = job.kind == "train" or bool(strategy.from_scratch)
     config = (BASE_TRAINING if from_scratch else STEP_TRAINING).with_settings(job.training)
+    if job.kind == "add-organ" and strategy.from_scratch == "new":
+        raise InputError(f"A {strategy.name} knows none of the old organs: train one with  incrementalseg train.")
     if device_named(config.device).type == "cpu" and config.precision == "float16":
         raise InputError("float16 is for GPUs: use --precision auto, or name the GPU with --device cuda.")
     if job.kind == "add-organ":
@@ -237,8 +241,9 @@ def prepare(job: Job, folder: Path, parent: Model | None = None) -> Ready:
 
 
 def _train(job: Job, ready: Ready, workspace: Workspace) -> Model:
-    from .training.run import extend_organs, train_base, update_model
+    from .training.base import train_base
     from .training.strategies import strategy_named
+    from .training.update import extend_organs, update_model
 
     cases, config = ready.training, ready.config
     if ready.parent is None:

@@ -32,9 +32,11 @@ from ..models.networks import NetworkSpec, device_named
 from ..models.package import Model, load_model, save_package
 from ..organs import OrganTable, normalise, organ_named
 from ..storage import write_json, write_text
+from ..training.base import train_base
 from ..training.config import BASE_TRAINING, STEP_TRAINING, TrainingConfig
-from ..training.run import Workspace, train_base, update_model
 from ..training.strategies import STRATEGIES, strategy_named
+from ..training.update import update_model
+from ..training.workspace import Workspace
 from ..volumes import Preprocessing, to_array
 from .command import execute, parser_of
 from .field_of_view import cases_without
@@ -95,7 +97,7 @@ def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> lis
     Raises:
         InputError: unusable data.  Cancelled: run again to resume.
     """
-    if strategy != "base" and strategy_named(strategy).all_labels:
+    if strategy != "base" and strategy_named(strategy).from_scratch:
         last = len(benchmark.sequence) - 1
         joint = _finished(benchmark, strategy, last, reporter, lambda ws: _train_joint(benchmark, ws))
         return _rows(benchmark, strategy, last, joint, reporter)
@@ -113,7 +115,7 @@ def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> lis
             step,
             reporter,
             lambda ws, parent=parent, cases=cases, organs=organs: update_model(
-                parent, cases, organs, benchmark.step, STRATEGIES[strategy], ws, allow_overlap=True
+                parent, cases, organs, benchmark.step, strategy_named(strategy), ws, allow_overlap=True
             ),
         )
         rows += _rows(benchmark, strategy, step, model, reporter)

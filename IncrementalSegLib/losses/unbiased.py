@@ -108,22 +108,28 @@ class UnbiasedDistillation(nn.Module):
         super().__init__()
         self.label_guided = label_guided
 
-    def forward(self, logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, teacher_logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
         """The loss of logits (B, 1+K+N, …) against teacher logits (B, 1+K, …) with the step's annotation (B, …).
+
+        ``weight`` (B, V) is what each voxel counts: PGCD's region calibration (method §3).
 
         Raises:
             ValueError: shapes that do not belong together.
         """
         old = teacher_logits.shape[1]
-        if logits[:, :old].shape != teacher_logits.shape or target.shape != logits[:, 0].shape:
+        fits = weight is None or weight.shape == target.flatten(1).shape
+        if logits[:, :old].shape != teacher_logits.shape or target.shape != logits[:, 0].shape or not fits:
             raise ValueError(
-                f"logits {tuple(logits.shape)}, teacher {tuple(teacher_logits.shape)}, target {tuple(target.shape)}"
+                f"logits {tuple(logits.shape)}, teacher {tuple(teacher_logits.shape)}, target {tuple(target.shape)}, "
+                f"weight {None if weight is None else tuple(weight.shape)}"
             )
         log_p = at_least_float32(logits).flatten(2).log_softmax(1)  #                                  B,1+K+N,V
         q = at_least_float32(teacher_logits).flatten(2).softmax(1)  #                                    B,1+K,V
         labels = target.flatten(1)
         if self.label_guided:
             q = q * ((labels < old) | (labels == IGNORE))[:, None]
+        if weight is not None:
+            q = q * weight[:, None]
         hidden = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2]) >= old
         background = (q[:, 0] * folded_background(log_p, hidden)).sum()
         organs = (q[:, 1:] * log_p[:, 1:old]).sum()

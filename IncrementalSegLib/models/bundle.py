@@ -57,6 +57,14 @@ def metadata(organs: OrganTable, patch: tuple[int, int, int], connected: Sequenc
     }
 
 
+def _network(spec: NetworkSpec) -> dict[str, Any]:
+    plain = "$torch.nn.Sequential(collections.OrderedDict(trunk=@trunk, activation=@activation, head=@head))"
+    if not spec.branches:
+        return {"network_def": plain}
+    locked = {"core": "@core", "features": spec.features, "new": list(spec.branches)}
+    return {"core": plain, "network_def": {"_target_": "IncrementalSegLib.models.locked.LockedNetwork", **locked}}
+
+
 def inference_config(
     spec: NetworkSpec,
     organs: OrganTable,
@@ -68,7 +76,8 @@ def inference_config(
 
     Needs torch, monai, fire and nibabel, and scikit-image where organs are kept in one piece (``connected``, keys);
     ``--bundle_root``, ``--datalist`` and ``--output_dir`` say where. The result is a label map with the organ table's
-    values on the input's grid.
+    values on the input's grid. A locked model needs this library too, and old organs may end a voxel off what our own
+    prediction promises: the bundle merges all classes at once.
     """
     low, high = preprocessing.window
     labels = [0, *(organ.label for organ in organs)]
@@ -88,11 +97,10 @@ def inference_config(
         "head": {
             "_target_": "torch.nn.Conv3d",
             "in_channels": spec.features,
-            "out_channels": len(organs) + 1,
+            "out_channels": len(organs) + 1 - sum(spec.branches),
             "kernel_size": 1,
         },
-        "network_def": "$torch.nn.Sequential(collections.OrderedDict("
-        "trunk=@trunk, activation=@activation, head=@head))",
+        **_network(spec),
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
         "network": "$@network_def.to(@device)",
         "preprocessing": {

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .locked import LockedNetwork
 
 _RELU = ["relu", {"inplace": True}]
 PRESETS: dict[str, dict[str, Any]] = {
@@ -40,11 +41,19 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A MONAI network by class name, its constructor arguments and the number of feature channels before the head."""
+    """A MONAI network by class name, its constructor arguments and the number of feature channels before the head.
+
+    ``branches``: number of organs of every branch of a locked model (see `locked`).
+    """
 
     name: str = "UNet"
     args: dict[str, Any] = field(default_factory=lambda: dict(PRESETS["UNet"]))
     features: int = 16
+    branches: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """JSON knows no tuples."""
+        object.__setattr__(self, "branches", tuple(self.branches))
 
     @classmethod
     def preset(cls, name: str) -> NetworkSpec:
@@ -62,11 +71,11 @@ class NetworkSpec:
         return {**self.args, "in_channels": 1, "out_channels": self.features}
 
 
-def build_network(spec: NetworkSpec, classes: int) -> nn.Sequential:
+def build_network(spec: NetworkSpec, classes: int) -> nn.Module:
     """Trunk → BatchNorm and ReLU → head with ``classes`` outputs (background included), randomly initialised.
 
     A plain ``torch.nn.Sequential`` with children ``trunk``, ``activation``, ``head``: a MONAI bundle builds the same
-    without our code.
+    without our code. With branches it is a `LockedNetwork` around that.
 
     Raises:
         InputError: the network's name or arguments do not exist in this MONAI.
@@ -78,12 +87,15 @@ def build_network(spec: NetworkSpec, classes: int) -> nn.Sequential:
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
         raise InputError(f"Network {spec.name} cannot be built with these arguments: {error}.") from error
     activation = nn.Sequential(nn.BatchNorm3d(spec.features), nn.ReLU())
-    head = nn.Conv3d(spec.features, classes, kernel_size=1)
-    return nn.Sequential(OrderedDict(trunk=trunk, activation=activation, head=head))
+    head = nn.Conv3d(spec.features, classes - sum(spec.branches), kernel_size=1)
+    network = nn.Sequential(OrderedDict(trunk=trunk, activation=activation, head=head))
+    return LockedNetwork(network, spec.features, spec.branches) if spec.branches else network
 
 
 def features_and_logits(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
     """Features before the head (B, F, x, y, z) and logits (B, 1 + K, x, y, z) of an image (B, 1, x, y, z)."""
+    if isinstance(network, LockedNetwork):
+        return network.features_and_logits(image)
     assert isinstance(network, nn.Sequential)
     features = network[:-1](image)
     return features, network[-1](features)

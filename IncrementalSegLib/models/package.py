@@ -29,6 +29,7 @@ from ..storage import write_json, write_text
 from ..volumes import Preprocessing
 from .bundle import inference_config, metadata
 from .checkpoint import load_state, save_state
+from .locked import LockedNetwork
 from .networks import NetworkSpec, build_network
 from .widen import widen
 
@@ -65,9 +66,22 @@ class Model:
 
         Raises:
             PackageError: the network's output layer has no bias.
+            InputError: the model is locked, and would not be any longer.
         """
+        if self.spec.branches:
+            raise InputError("This model keeps its old organs locked: add organs to it with --strategy locked.")
         state = {key: tensor.cpu() for key, tensor in self.network.state_dict().items()}
         return widen(lambda n: build_network(self.spec, n), state, self.classes, classes)
+
+    def with_branch(self, new: int) -> Model:
+        """A copy whose network is this one, locked, and a fresh branch for ``new`` organs (see `locked`)."""
+        spec = replace(self.spec, branches=(*self.spec.branches, new))
+        network = build_network(spec, self.classes + new)
+        prefix = "" if self.spec.branches else "core."
+        state = {f"{prefix}{key}": tensor.cpu() for key, tensor in self.network.state_dict().items()}
+        network.load_state_dict({**network.state_dict(), **state})
+        assert isinstance(network, LockedNetwork)
+        return replace(self, spec=spec, network=network.only_last_learns())
 
 
 def save_package(model: Model, folder: Path | str) -> Model:

@@ -35,10 +35,12 @@ def fit(
     phase: str,
     frozen_statistics: bool = False,
     until: int | None = None,
+    carried: nn.Module | None = None,
 ) -> None:
     """Train ``network`` in place for ``config.steps`` steps, going on from ``checkpoint`` where there is one.
 
-    With ``until`` it pauses after this many of them, with a checkpoint from which another call goes on.
+    With ``until`` it pauses after this many of them, with a checkpoint from which another call goes on. ``carried`` is
+    what the objective carries from step to step beside the weights.
 
     Every random choice is a function of seed and step and the checkpoint holds everything else, so that a run that was
     stopped (or killed) ends at the weights of one that was not.
@@ -49,9 +51,11 @@ def fit(
     place(network, device).train()
     if frozen_statistics:
         freeze_statistics(network)
-    optimizer = torch.optim.AdamW(network.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        filter(_learns, network.parameters()), config.learning_rate, weight_decay=config.weight_decay
+    )
     precision = Precision(config.precision, device)
-    state = _State(network, optimizer, precision.scaler, checkpoint, config.patch)
+    state = _State(network, optimizer, precision.scaler, carried or nn.Module(), checkpoint, config.patch)
     state.restore()
     last = config.steps if until is None else until
     saved = time.monotonic()
@@ -79,6 +83,10 @@ def fit(
             state.save()
             raise
     state.save()
+
+
+def _learns(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 def _step(
@@ -152,10 +160,11 @@ class _State:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,
+        carried: nn.Module,
         path: Path,
         patch: tuple[int, ...],
     ) -> None:
-        self.network, self.optimizer, self.scaler, self.path = network, optimizer, scaler, path
+        self.network, self.optimizer, self.scaler, self.carried, self.path = network, optimizer, scaler, carried, path
         self.step, self.patch = 0, tuple(patch)
 
     def save(self) -> None:
@@ -167,6 +176,7 @@ class _State:
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
+                "carried": self.carried.state_dict(),
             },
         )
 
@@ -176,6 +186,7 @@ class _State:
         content = load_state(self.path)
         self.network.load_state_dict(content["network"])
         self.optimizer.load_state_dict(content["optimizer"])
+        self.carried.load_state_dict(content["carried"])
         if content["scaler"]:
             self.scaler.load_state_dict(content["scaler"])
         self.step, self.patch = content["step"], tuple(content["patch"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..losses.pooled import PooledStripDistillation
 from ..losses.unbiased import IGNORE, Distillation, UnbiasedDistillation, UnbiasedSegmentationLoss
 from ..models.networks import features_and_logits
+from .guidance import Guidance
 from .patches import Batch
 from .strategies import Strategy
 
@@ -56,12 +57,19 @@ class IncrementalObjective:
         old: ``1 + K``.
         classes: ``1 + K + N``.
         thresholds: for pseudo-labels, measured on the step's scans.
+        guidance: by the old model's prototypes, for strategies that ask for it.
     """
 
     def __init__(
-        self, teacher: nn.Module, strategy: Strategy, old: int, classes: int, thresholds: Thresholds | None = None
+        self,
+        teacher: nn.Module,
+        strategy: Strategy,
+        old: int,
+        classes: int,
+        thresholds: Thresholds | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
-        self.teacher = teacher.eval().requires_grad_(False)
+        self.teacher, self.guidance = teacher.eval().requires_grad_(False), guidance
         self.strategy, self.old, self.classes, self.thresholds = strategy, old, classes, thresholds
         self.segmentation = UnbiasedSegmentationLoss()
         self.distillation = UnbiasedDistillation(strategy.label_guided)
@@ -71,36 +79,46 @@ class IncrementalObjective:
     def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
         """Loss parts of a batch, already weighted, when the share ``done`` of the run is behind."""
         s, balance = self.strategy, class_balance(done, self.strategy.balance)
-        with stages(network, record=bool(s.pooled)) as ours:
-            _, logits = features_and_logits(network, batch.image)
+        with stages(network, record=bool(s.pooled or s.encoder)) as ours:
+            features, logits = features_and_logits(network, batch.image)
         logits = logits.float()
         if not s.needs_teacher:
             return {"seg": self.segmentation(logits, batch.target, self._hidden(batch), balance)}
-        with torch.no_grad(), stages(self.teacher, record=bool(s.pooled)) as theirs:
-            q = self.teacher(batch.plain if s.clean_teacher else batch.image).float()
+        with torch.no_grad(), stages(self.teacher, record=bool(s.pooled or s.encoder)) as theirs:
+            old_features, old_logits = features_and_logits(
+                self.teacher, batch.plain if s.clean_teacher else batch.image
+            )
+            old_logits = old_logits.float()
+            q = old_logits.softmax(1)
         target = self._with_pseudo_labels(batch.target, q)
         parts = {"seg": self.segmentation(logits, target, self._hidden(batch), balance)}
+        weight = None
+        if self.guidance is not None:
+            advice = self.guidance(features, old_features, q, batch.target)
+            parts, weight = parts | advice.parts, advice.weight
         if s.distillation:
-            weight = s.distillation / self.old  # MiB averages over the old classes too
-            parts["kd"] = weight * self.distillation(logits, q, batch.target)
+            share = s.distillation / self.old  # MiB averages over the old classes too
+            parts["kd"] = share * self.distillation(logits, old_logits, batch.target, weight)
         if s.lwf:
-            parts["lwf"] = s.lwf * self.lwf(logits, q)
+            parts["lwf"] = s.lwf * self.lwf(logits, old_logits)
+        if s.encoder:
+            deepest = min(range(len(ours)), key=lambda stage: ours[stage][0, 0].numel())
+            parts["encoder"] = s.encoder * nn.functional.mse_loss(ours[deepest].float(), theirs[deepest].float())
         if s.pooled:
             growth = math.sqrt((self.classes - 1) / (self.classes - self.old))
-            old_logits = logits[:, : self.old]
-            features = _POOLED_STAGES * self.pooled(ours, theirs) + _POOLED_LOGITS * self.pooled([old_logits], [q])
-            parts["pod"] = s.pooled * growth * features
+            strips = _POOLED_STAGES * self.pooled(ours, theirs)
+            strips = strips + _POOLED_LOGITS * self.pooled([logits[:, : self.old]], [old_logits])
+            parts["pod"] = s.pooled * growth * strips
         return parts
 
     def _hidden(self, batch: Batch) -> Tensor:
         """Classes (B, C) that an unlabelled voxel may be: what is not annotated, if the strategy knows of it."""
         return ~batch.annotated if self.strategy.unbiased else torch.zeros_like(batch.annotated)
 
-    def _with_pseudo_labels(self, target: Tensor, teacher_logits: Tensor) -> Tensor:
+    def _with_pseudo_labels(self, target: Tensor, q: Tensor) -> Tensor:
         kind, thresholds = self.strategy.pseudo_labels, self.thresholds
         if not kind or thresholds is None:
             return target
-        q = teacher_logits.softmax(1)
         if kind == "entropy":
             return torch.where(target > 0, target, entropy_pseudo_labels(q, thresholds.entropy.to(q.device)))
         return torch.where(target > 0, target, confident_pseudo_labels(q, thresholds.confidence.to(q.device)))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..cases import Case
@@ -17,6 +18,7 @@ from ..inversion.memory import Scan, remember
 from ..models.package import Model
 from ..organs import Organ
 from ..pieces import connected_organs
+from ..prototypes import Prototypes, collect
 from ..report import versions
 from .config import TrainingConfig
 from .patches import CachedCase
@@ -55,10 +57,46 @@ def with_pieces(model: Model, cases: Sequence[CachedCase], reporter: Reporter) -
     return replace(model, connected=(*known, *found))
 
 
-def with_memory(model: Model, scans: Sequence[Scan], batches: Iterable[Tensor], seed: int, reporter: Reporter) -> Model:
+def prototypes_of(
+    models: Sequence[Model], scans: Sequence[Scan], classes: int, device: torch.device, reporter: Reporter
+) -> list[Prototypes]:
+    """Prototypes of every model on HU and labels (x, y, z) of these scans; all models have one preprocessing.
+
+    Raises:
+        Cancelled: the reporter says so.
+    """
+    images = ((torch.from_numpy(models[0].preprocessing.normalise(hu)), labels) for hu, labels in scans)
+    found = collect([model.network for model in models], images, classes, models[0].patch, device, reporter)
+    for model in models:
+        model.network.cpu()
+    return found
+
+
+def recalled(model: Model, scans: Sequence[Scan], device: torch.device, reporter: Reporter) -> Prototypes:
+    """The prototypes that a model remembers; of one that remembers none those of what it sees on these scans.
+
+    Raises:
+        PackageError: they are damaged.  Cancelled: the reporter says so.
+    """
+    if "prototypes" in model.memory:
+        return Prototypes.from_state(model.memory["prototypes"], model.classes, model.spec.features)
+    return prototypes_of([model], scans, model.classes, device, reporter)[0]
+
+
+def with_memory(
+    model: Model,
+    scans: Sequence[Scan],
+    batches: Iterable[Tensor],
+    prototypes: Prototypes | None,
+    seed: int,
+    reporter: Reporter,
+) -> Model:
     """The model with a memory of these scans (see `remember`); with none where nobody knows what is in them."""
+    if not scans or prototypes is None:
+        return replace(model, memory={})
     try:
-        return replace(model, memory=remember(model, scans, batches, seed) if scans else {})
+        memory = remember(model, scans, batches, seed)
     except InputError as error:
         reporter.message(f"The model remembers nothing for synthesis: {error}", "warning")
-        return replace(model, memory={})
+        memory = {}
+    return replace(model, memory={**memory, "prototypes": prototypes.to_state()})

@@ -81,7 +81,7 @@ def step_job(patients: Path, base_job: Path, training: dict = TRAINING) -> Job:
         "add-organ",
         str(patients),
         ("Stomach",),
-        strategy="no-replay",
+        strategy="full-without-inversion",
         model=str(base_job / "model"),
         train_cases=("a", "b"),
         heldout=("e",),
@@ -107,7 +107,7 @@ def add_command(model: Path, cases: Path, out: Path, *more: object) -> list[obje
         out,
         *SMALL,
         "--strategy",
-        "no-replay",
+        "full-without-inversion",
         "--organ",
         *(more or ["Stomach"]),
     ]

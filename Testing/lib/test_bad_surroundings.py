@@ -113,7 +113,7 @@ def test_an_unknown_device(cases, base_job, tmp_path, refused):
 
 
 def test_an_unknown_strategy(cases, base_job, tmp_path, refused):
-    words = ["Strategy 'magic' is not known", "distill"]
+    words = ["Strategy 'magic' is not known", "full"]
     refused(2, words, *add_command(base_job, cases, tmp_path / "job", "Stomach", "--strategy", "magic"))
     assert not (tmp_path / "job").exists()
 

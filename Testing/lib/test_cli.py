@@ -197,12 +197,12 @@ def test_without_a_terminal_progress_is_plain_lines(patients, tmp_path, worker):
 
 
 def test_a_fault_of_the_program_is_one_sentence_with_its_traceback_above(patients, tmp_path, monkeypatch, capsys):
-    from IncrementalSegLib.training import run as training
+    from IncrementalSegLib.training import base as training
 
     def fault(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(training, "_fit", fault)
+    monkeypatch.setattr(training, "run_loop", fault)
     assert run("run", _job(tmp_path / "job", patients)) == 1
     *above, sentence = capsys.readouterr().err.strip().splitlines()
     assert sentence.startswith("Error: this is a fault of IncrementalSeg (ZeroDivisionError('by zero'))")

@@ -73,7 +73,7 @@ def test_a_published_package_follows_a_model_that_was_trained_anew(told):
     (out / "candidate" / "labels.csv").write_text("damaged")
     (out / "candidate" / "checksums.json").write_text("{}")
     demo(out, **FEW)
-    assert load_model(out / "candidate").hash == load_model(out / "jobs" / "distill" / "model").hash
+    assert load_model(out / "candidate").hash == load_model(out / "jobs" / "full" / "model").hash
 
 
 @pytest.mark.parametrize("other", [{"steps": 3}, {"base_organs": ["Liver"]}, {"new_organs": ["Pancreas"]}])
@@ -94,7 +94,7 @@ def test_tells_the_story_on_cases_of_your_own_without_a_split(tmp_path, capsys):
     assert load_model(out / "candidate").organs.names == ["Liver", "Stomach"]
     assert not (out / "phantoms").exists()
     record = load_model(out / "candidate").history
-    assert [(step["strategy"], step["cases"]) for step in record] == [("base", 1), ("distill", 1)]
+    assert [(step["strategy"], step["cases"]) for step in record] == [("base", 1), ("full", 1)]
 
 
 WRONG = [

@@ -17,7 +17,7 @@ from IncrementalSegLib.report import OrganReport, build_report
 
 TABLE = OrganTable.from_names(["Liver", "Pancreas"])
 REPORT = build_report(
-    "distill",
+    "full",
     [
         OrganReport("Spleen", organ_named("Spleen").key, "old", 0.93, 0.92),
         OrganReport("Liver", organ_named("Liver").key, "old", 0.95, 0.90),

@@ -19,11 +19,12 @@ from IncrementalSegLib.models.networks import NetworkSpec, build_network
 from IncrementalSegLib.models.package import Model
 from IncrementalSegLib.models.widen import folded_probabilities, widen
 from IncrementalSegLib.organs import OrganTable, organ_named
-from IncrementalSegLib.training import fusion, run
+from IncrementalSegLib.training import fusion, update
 from IncrementalSegLib.training.config import TrainingConfig
 from IncrementalSegLib.training.fusion import fuse, fuse_if_better, fusion_share
-from IncrementalSegLib.training.run import Workspace, update_model
 from IncrementalSegLib.training.strategies import STRATEGIES
+from IncrementalSegLib.training.update import update_model
+from IncrementalSegLib.training.workspace import Workspace
 from IncrementalSegLib.volumes import Preprocessing, to_array
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -173,7 +174,7 @@ def step(dataset: Path, folder: Path, strategy: str, heldout: bool, monkeypatch:
         calls.append([case.name for case in held])
         return updated
 
-    monkeypatch.setattr(run, "fuse_if_better", recorded)
+    monkeypatch.setattr(update, "fuse_if_better", recorded)
     parent = model_of(network_of(2, 1), OrganTable.from_names(["Liver"]))
     config = TrainingConfig(steps=1, batch=1, patch=(32, 32, 32), precision="float32", device="cpu")
     held = cases[1:] if heldout else []
@@ -185,7 +186,7 @@ def step(dataset: Path, folder: Path, strategy: str, heldout: bool, monkeypatch:
 
 
 def test_never_fuses_without_a_hold_out(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert STRATEGIES["distill"].fusion
-    assert step(dataset, tmp_path / "a", "distill", False, monkeypatch) == []
-    assert step(dataset, tmp_path / "b", "distill", True, monkeypatch) == [["b"]]
+    assert STRATEGIES["full"].fusion
+    assert step(dataset, tmp_path / "a", "full", False, monkeypatch) == []
+    assert step(dataset, tmp_path / "b", "full", True, monkeypatch) == [["b"]]
     assert step(dataset, tmp_path / "c", "mib", True, monkeypatch) == []

@@ -161,7 +161,7 @@ def test_the_report_has_the_keys_that_scripts_rely_on(finished):
     for organ in report["organs"]:
         assert organ.keys() - {"volume_ml"} == {"name", "code", "role", "agreement"} | metrics
     assert [organ["role"] for organ in report["organs"]] == ["old", "old", "new"]
-    assert (report["strategy"], report["cases"]) == ("no-replay", {"train": 2, "heldout": 1})
+    assert (report["strategy"], report["cases"]) == ("full-without-inversion", {"train": 2, "heldout": 1})
     assert report["verdict"] in ("good", "old organ lost", "new organ not learned")
     for name in ("report.md", "report.csv", "previews/dsc.png"):
         assert (finished / name).stat().st_size > 0
@@ -219,12 +219,12 @@ def test_a_model_in_memory_is_kept_with_the_job_that_changes_it(base_job, patien
 
 
 def test_an_unexpected_fault_leaves_its_traceback_in_the_events(patients, tmp_path, monkeypatch):
-    from IncrementalSegLib.training import run
+    from IncrementalSegLib.training import base
 
     def fault(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(run, "_fit", fault)
+    monkeypatch.setattr(base, "run_loop", fault)
     train_job(patients).save(tmp_path)
     with pytest.raises(ZeroDivisionError):
         run_job(tmp_path)

@@ -53,7 +53,7 @@ def test_a_step_on_real_ct_reports_old_and_new_organs_against_their_annotation(s
         assert 0 <= organ["dsc_after"] <= 1
         assert 0 < organ["hd95_after"] < 1000
     record = load_model(step / "model").history[-1]
-    assert (record["cases"], record["strategy"]) == (1, "distill")
+    assert (record["cases"], record["strategy"]) == (1, "full")
 
 
 def test_evaluate_compares_both_models_on_annotated_real_ct(step, real_ct_folder, tmp_path):

@@ -35,7 +35,7 @@ def _short_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "volumes", "seen"),
-    [("mosinversion", 2, True), ("mosinversion", 1, False), ("distill", 2, True)],
+    [("mosinversion", 2, True), ("mosinversion", 1, False), ("full", 2, True)],
 )
 def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_counts_it(
     parent, two_cases, tmp_path, monkeypatch, strategy, volumes, seen
@@ -51,7 +51,7 @@ def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_count
     model = update(parent, two_cases, tmp_path, strategy, Reporter(events.append, every=0))
     record = model.history[-1]["synthetic"]
     assert (record["volumes"], record["replayed"], record["statistics"]) == (volumes, volumes * seen, "batchnorm")
-    assert record["organs"] == (["Spleen"] if strategy == "distill" else ["Liver", "Spleen"])
+    assert record["organs"] == (["Spleen"] if strategy == "full" else ["Liver", "Spleen"])
     assert record["requested"] == record["kept"] + record["dropped"] > 0
     assert bool(list(tmp_path.glob("synthetic/*/synthetic_*_image.npy"))) == bool(record["kept"]) == seen
     assert len(replayed) == volumes * seen
@@ -66,7 +66,7 @@ def test_replay_is_made_once_and_again_only_for_another_model_or_seed(
     made: list[str] = []
     real = replay.synthesize
     monkeypatch.setattr(replay, "synthesize", lambda *args: made.append(args[2].recipe.name) or real(*args))
-    everything = replace(STRATEGIES["distill"], replay_all=True)
+    everything = replace(STRATEGIES["full"], replay_all=True)
     scans = [session.scan_of(parent, case, CPU, Reporter()) for case in read_dataset(patients, names=["a"])]
     scans = [(hu, np.where(hu > 100, np.uint8(1), np.uint8(0))) for hu, _ in scans]
 
@@ -112,7 +112,7 @@ def test_only_organs_that_the_scans_hardly_show_are_replayed(parent: Model, tmp_
 
     def channels(*seen: np.ndarray, old: Model = parent) -> list[int]:
         scans = [(np.zeros(one.shape, np.int16), one) for one in seen]
-        return replay.Replay(old, 1, scans, STRATEGIES["distill"], tmp_path, 0, CPU, Reporter()).channels
+        return replay.Replay(old, 1, scans, STRATEGIES["full"], tmp_path, 0, CPU, Reporter()).channels
 
     liver, crumbs = np.where(whole == 1, whole, 0), np.zeros_like(whole)
     crumbs[::4, ::4, ::4] = crumbs[:2, :2, :2] = 2  # as many voxels as a spleen has, but in crumbs
@@ -131,22 +131,22 @@ def test_only_organs_that_the_scans_hardly_show_are_replayed(parent: Model, tmp_
 def test_halfway_the_student_competes_and_a_stopped_update_still_ends_at_the_same_weights(
     parent, two_cases, tmp_path, monkeypatch
 ):
-    strategy = replace(STRATEGIES["distill"], replay=1.0, replay_all=True, refresh=True)
-    monkeypatch.setitem(STRATEGIES, "distill", strategy)
+    strategy = replace(STRATEGIES["full"], replay=1.0, replay_all=True, refresh=True)
+    monkeypatch.setitem(STRATEGIES, "full", strategy)
     pools: list[int] = []
     real = run.PatchSampler
     monkeypatch.setattr(
         run, "PatchSampler", lambda *a, replay, **k: pools.append(len(replay)) or real(*a, replay=replay, **k)
     )
-    whole = update(parent, two_cases, tmp_path / "whole", "distill")
+    whole = update(parent, two_cases, tmp_path / "whole", "full")
     assert pools[:2] == [2, 3]
     made = sorted(path.name for path in (tmp_path / "whole" / "synthetic").iterdir())
     assert [name.split("-")[0] for name in made] == ["fast", "fast", "grounded"]
     for stop in (("update", 1), ("synthesize", 1), ("update", CONFIG.steps - 1)):
         with pytest.raises(Cancelled):
-            update(parent, two_cases, tmp_path / "stopped", "distill", cancel_at(*stop))
-    resumed = update(parent, two_cases, tmp_path / "stopped", "distill")
+            update(parent, two_cases, tmp_path / "stopped", "full", cancel_at(*stop))
+    resumed = update(parent, two_cases, tmp_path / "stopped", "full")
     assert same_weights(whole.network, resumed.network)
     assert sorted(path.name for path in (tmp_path / "stopped" / "synthetic").iterdir()) == made
-    monkeypatch.setitem(STRATEGIES, "distill", replace(strategy, refresh=False))
-    assert not same_weights(whole.network, update(parent, two_cases, tmp_path / "other", "distill").network)
+    monkeypatch.setitem(STRATEGIES, "full", replace(strategy, refresh=False))
+    assert not same_weights(whole.network, update(parent, two_cases, tmp_path / "other", "full").network)

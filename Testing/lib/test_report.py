@@ -34,7 +34,7 @@ def new(after: float | None, name: str = "Pancreas") -> OrganReport:
 
 
 def report_of(*organs: OrganReport, heldout: int = 2) -> dict[str, Any]:
-    return build_report("distill", organs, (7, heldout), seconds=12.3456789, peak_memory_mb=512.0)
+    return build_report("full", organs, (7, heldout), seconds=12.3456789, peak_memory_mb=512.0)
 
 
 def test_report_has_exactly_the_fields_of_the_contract() -> None:

@@ -12,7 +12,7 @@ from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.organs import organ_named
-from IncrementalSegLib.training import run
+from IncrementalSegLib.training import workspace
 from IncrementalSegLib.training.strategies import STRATEGIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,10 +28,13 @@ LOSSES = {
     "fine-tune": {"seg"},
     "lwf": {"seg", "lwf"},
     "mib": {"seg", "kd"},
+    "ilt": {"seg", "lwf", "encoder"},
     "plop": {"seg", "pod"},
-    "distill": {"seg", "kd"},
-    "no-replay": {"seg", "kd"},
     "mosinversion": {"seg", "kd"},
+    "pgcd-dapd": {"seg", "kd", "features", "prototypes"},
+    "full": {"seg", "kd", "features", "prototypes"},
+    "locked": {"seg"},
+    "specialist": {"seg"},
     "joint": {"seg"},
 }
 
@@ -44,7 +47,7 @@ def test_every_strategy_trains_with_its_own_losses(parent, two_cases, tmp_path, 
     assert len(losses) == CONFIG.steps
     assert all(loss.keys() == LOSSES[name] | {"total"} for loss in losses)
     assert all(loss["total"] == pytest.approx(sum(loss[part] for part in LOSSES[name]), abs=1e-3) for loss in losses)
-    assert model.organs.names == ["Liver", "Spleen", "Stomach"]
+    assert model.organs.names == (["Stomach"] if name == "specialist" else ["Liver", "Spleen", "Stomach"])
     assert model.history[-1]["strategy"] == name
     assert model.history[-1]["parent"] == parent.hash
 
@@ -58,13 +61,13 @@ def test_fine_tuning_never_asks_the_old_model_and_distillation_does(parent, two_
         return bool(calls)
 
     assert not asked("fine-tune")
-    assert asked("distill")
+    assert asked("full")
 
 
 def test_a_base_model_sees_warped_copies_of_its_scans_and_a_step_does_not(parent, two_cases, tmp_path, monkeypatch):
     pools: list[int] = []
-    real = run.PatchSampler
-    monkeypatch.setattr(run, "PatchSampler", lambda pool, *a, **k: pools.append(len(pool)) or real(pool, *a, **k))
+    real = workspace.PatchSampler
+    monkeypatch.setattr(workspace, "PatchSampler", lambda pool, *a, **k: pools.append(len(pool)) or real(pool, *a, **k))
     train(two_cases, tmp_path / "base")
     update(parent, two_cases, tmp_path / "step")
     assert pools == [2 * (1 + CONFIG.augmentation.copies), 2]

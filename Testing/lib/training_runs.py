@@ -12,9 +12,11 @@ from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.models.networks import NetworkSpec
 from IncrementalSegLib.models.package import Model
 from IncrementalSegLib.organs import OrganTable, organ_named
+from IncrementalSegLib.training.base import train_base
 from IncrementalSegLib.training.config import TrainingConfig
-from IncrementalSegLib.training.run import Workspace, train_base, update_model
-from IncrementalSegLib.training.strategies import STRATEGIES
+from IncrementalSegLib.training.strategies import strategy_named
+from IncrementalSegLib.training.update import update_model
+from IncrementalSegLib.training.workspace import Workspace
 from IncrementalSegLib.volumes import Preprocessing
 
 TINY = NetworkSpec("UNet", {"spatial_dims": 3, "channels": [8, 16], "strides": [2], "norm": "batch"}, 8)
@@ -28,11 +30,11 @@ def train(cases: list[Case], folder: Path, config: TrainingConfig = CONFIG, repo
 
 
 def update(
-    parent: Model, cases: list[Case], folder: Path, strategy: str = "distill", reporter: Reporter | None = None
+    parent: Model, cases: list[Case], folder: Path, strategy: str = "full", reporter: Reporter | None = None
 ) -> Model:
     workspace = Workspace(folder, reporter or Reporter())
     return update_model(
-        parent, cases, [organ_named("Stomach")], CONFIG, STRATEGIES[strategy], workspace, allow_overlap=True
+        parent, cases, [organ_named("Stomach")], CONFIG, strategy_named(strategy), workspace, allow_overlap=True
     )
 
 

@@ -1,0 +1,68 @@
+"""Base training: a new model from annotated cases (step 0), also of the upper bound and of specialists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from ..cases import Case, require_annotations
+from ..errors import InputError
+from ..models.networks import NetworkSpec, build_network, device_named, divisor
+from ..models.package import Model
+from ..organs import OrganTable
+from ..volumes import Preprocessing
+from .config import TrainingConfig
+from .objectives import SupervisedObjective
+from .outcome import prototypes_of, step_record, with_memory, with_pieces
+from .reshape import with_reshaped
+from .workspace import Workspace, batches, prepare, run_loop, sampler_of
+
+
+def train_base(
+    cases: Sequence[Case],
+    organs: OrganTable,
+    config: TrainingConfig,
+    workspace: Workspace,
+    *,
+    spec: NetworkSpec | None = None,
+    preprocessing: Preprocessing | None = None,
+    strategy: str = "base",
+) -> Model:
+    """A new model of ``organs`` from annotated cases (step 0, or the upper bound ``joint``).
+
+    Raises:
+        InputError: an organ without annotation, an unusable case.  Cancelled: resume with the same arguments.
+    """
+    spec, preprocessing = spec or NetworkSpec(), preprocessing or Preprocessing()
+    require_annotations(cases, organs)
+    cached = prepare(cases, organs, preprocessing, workspace)
+    torch.manual_seed(config.seed)
+    network = build_network(spec, len(organs) + 1)
+    copies, reporter = config.augmentation.copies, workspace.reporter
+    enough = with_reshaped(cached, copies, preprocessing.spacing, workspace.cache, config.seed, reporter)
+    sampler = sampler_of(enough, organs, preprocessing, config)
+    run_loop(network, SupervisedObjective(), config, workspace, "train", sampler)
+    record = step_record(0, strategy, organs, cases, config, parent="")
+    model = Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
+    model = with_pieces(model, cached, reporter)
+    scans = [(np.asarray(case.image), np.asarray(case.target)) for case in cached]
+    (prototypes,) = prototypes_of([model], scans, model.classes, device_named(config.device), reporter)
+    training = batches(sampler, config.batch, model.patch)
+    return with_memory(model, scans, training, prototypes, config.seed, reporter)
+
+
+def require_fitting_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:
+    """Refuse a patch that the network's steps of resolution do not divide, or reduce to a single voxel.
+
+    Raises:
+        InputError: names the edge length it must be a multiple of.
+    """
+    edge = divisor(build_network(replace(spec, branches=()), 2))
+    if any(length % edge for length in patch) or max(patch) == edge:
+        shown = "×".join(map(str, patch))
+        raise InputError(
+            f"A patch of {shown} voxels does not fit {spec.name}: take multiples of {edge}, one of them larger."
+        )

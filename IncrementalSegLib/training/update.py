@@ -1,0 +1,183 @@
+"""The incremental step: look at the new scans with the old model, train, remember (method §6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..cases import Case, require_annotations
+from ..errors import InputError
+from ..inversion.memory import Scan
+from ..models.networks import device_named, place
+from ..models.package import Model
+from ..organs import Organ, OrganTable
+from ..prototypes import RunningPrototypes, grown
+from .base import train_base
+from .config import TrainingConfig
+from .fusion import fuse_if_better
+from .guidance import Guidance
+from .objectives import IncrementalObjective, Thresholds
+from .outcome import prototypes_of, recalled, step_record, with_memory, with_pieces
+from .patches import CachedCase
+from .replay import Replay, frozen_copy, replay_summary
+from .strategies import Strategy
+from .survey import question_overlaps, survey
+from .workspace import Workspace, batches, prepare, run_loop, sampler_of
+
+
+def update_model(
+    model: Model,
+    cases: Sequence[Case],
+    new_organs: Sequence[Organ],
+    config: TrainingConfig,
+    strategy: Strategy,
+    workspace: Workspace,
+    *,
+    heldout: Sequence[Case] = (),
+    allow_overlap: bool = False,
+) -> Model:
+    """The incremental step: the model with ``new_organs`` learned from cases in which only they are annotated.
+
+    ``heldout`` cases are never trained on; they decide whether weight fusion is kept.
+
+    Raises:
+        InputError: organ known already, not annotated, or annotated over an old one.  Cancelled: resume.
+    """
+    organs = extend_organs(model.organs, new_organs)
+    new = list(organs)[len(model.organs) :]
+    if strategy.from_scratch:
+        return _from_scratch(
+            model, cases, organs if strategy.from_scratch == "all" else new, config, strategy, workspace
+        )
+    cases = [case.restricted(organ.key for organ in new) for case in cases]
+    require_annotations(cases, new)
+    device, reporter = device_named(config.device), workspace.reporter
+    torch.manual_seed(config.seed)
+    student = _student(model, organs, strategy)
+    material = _material(model, cases, organs, strategy, allow_overlap, workspace, device)
+    known = recalled(model, material.scans, device, reporter) if material.scans else None
+    guidance = Guidance(strategy, RunningPrototypes(known)).to(device) if known and strategy.guided else None
+    teacher = place(model.network, device)
+    objective = IncrementalObjective(teacher, strategy, model.classes, student.classes, material.thresholds, guidance)
+    replay = Replay(model, len(new), material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
+    synthetic = replay.cases()
+    sampler = partial(sampler_of, material.cases, organs, model.preprocessing, config, share=strategy.replay)
+    frozen = strategy.frozen_statistics
+    update = partial(run_loop, student.network, objective, config, workspace, "update", frozen=frozen, carried=guidance)
+    if synthetic and strategy.refresh:
+        update(sampler(synthetic), until=config.steps // 2)
+        synthetic += replay.cases(frozen_copy(student.network, workspace.student))
+    patches = sampler(synthetic)
+    update(patches)
+    record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
+    if strategy.replay:
+        record["synthetic"] = replay_summary(workspace.synthetic, [model.organs.names[c - 1] for c in replay.channels])
+    updated = replace(student, network=student.network.cpu().eval(), history=(*model.history, record))
+    updated = with_pieces(updated, material.cases, reporter)
+    if strategy.fusion and heldout:
+        updated = fuse_if_better(model, updated, heldout, device, reporter)
+    merged = [(hu, channels) for (hu, _), channels in zip(material.scans, material.merged, strict=True)]
+    if known:
+        known = guidance.prototypes.prototypes() if guidance else known
+        known = grown(known, *prototypes_of([model, updated], merged, updated.classes, device, reporter))
+    return with_memory(updated, merged, batches(patches, config.batch, model.patch), known, config.seed, reporter)
+
+
+def _from_scratch(
+    model: Model,
+    cases: Sequence[Case],
+    organs: Iterable[Organ],
+    config: TrainingConfig,
+    strategy: Strategy,
+    workspace: Workspace,
+) -> Model:
+    """A new model of the same kind, its history behind the old one's."""
+    fresh = train_base(
+        cases,
+        OrganTable(organs),
+        config,
+        workspace,
+        spec=replace(model.spec, branches=()),
+        preprocessing=model.preprocessing,
+        strategy=strategy.name,
+    )
+    record = {**fresh.history[0], "step": len(model.history), "parent": model.hash}
+    return replace(fresh, history=(*model.history, record))
+
+
+def _student(model: Model, organs: OrganTable, strategy: Strategy) -> Model:
+    """The model as the step starts: widened, or with a branch beside the old network."""
+    if strategy.lock:
+        if inside := [organ for organ in list(organs)[len(model.organs) :] if organ.parent]:
+            raise InputError(f"'{inside[0].name}' lies inside an old organ, which is locked: choose another strategy.")
+        return replace(model.with_branch(len(organs) - len(model.organs)), organs=organs, hash="")
+    network = model.widened(len(organs) + 1)
+    if not strategy.from_background:
+        _restart_new_rows(network, model)
+    return replace(model, network=network, organs=organs, hash="")
+
+
+@dataclass(frozen=True)
+class _Material:
+    """A step's cases, and what the current model sees in them: nothing where the strategy does not ask it.
+
+    ``scans`` are HU and predicted channels, ``merged`` the same channels with the annotations over them.
+    """
+
+    cases: list[CachedCase]
+    scans: Sequence[Scan] = ()
+    merged: Sequence[np.ndarray] = ()
+    thresholds: Thresholds | None = None
+
+
+def _material(
+    model: Model,
+    cases: Sequence[Case],
+    organs: OrganTable,
+    strategy: Strategy,
+    allow_overlap: bool,
+    workspace: Workspace,
+    device: torch.device,
+) -> _Material:
+    cached = prepare(cases, organs, model.preprocessing, workspace)
+    if not (strategy.needs_teacher or strategy.lock):
+        return _Material(cached)
+    seen = survey(model, cached, workspace.folder / "survey", device, workspace.reporter)
+    if not allow_overlap:
+        question_overlaps(cached, seen, organs, model.classes)
+    scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached]
+    merged = [np.where(case.target > 0, case.target, seen.predictions[case.key]) for case in cached]
+    return _Material(cached, scans, merged, seen.thresholds)
+
+
+def extend_organs(old: OrganTable, new: Sequence[Organ]) -> OrganTable:
+    """The old table with new organs behind it.
+
+    Raises:
+        InputError: an organ that the model has already, or an unknown parent.
+    """
+    if not new:
+        raise InputError("No new organ was named: give at least one, for example --organ Pancreas.")
+    for organ in new:
+        if organ in old:
+            raise InputError(f"The model knows '{organ.name}' already: choose another organ, or train a new model.")
+        if organ.parent and organ.parent not in old.keys:
+            raise InputError(f"The parent of '{organ.name}' is not among the model's organs ({', '.join(old.names)}).")
+    return old.extended(replace(organ, label=0) for organ in new)
+
+
+def _restart_new_rows(network: nn.Module, parent: Model) -> None:
+    """Random weights for the new organs, and the background's bias as it was before it was split among them."""
+    head, old = network.get_submodule("head"), parent.classes
+    assert isinstance(head, nn.Conv3d) and head.bias is not None
+    fresh = nn.Conv3d(head.in_channels, head.out_channels, kernel_size=1)
+    with torch.no_grad():
+        head.weight[old:] = fresh.weight[old:]
+        head.bias[old:] = 0.0
+        head.bias[0] += math.log(head.out_channels - old + 1)
