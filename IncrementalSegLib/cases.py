@@ -43,12 +43,24 @@ class Case:
         return ct, conform_label_map(read_label_map(self.label), ct, str(self.label), str(self.ct))
 
     def channels(self, label_values: np.ndarray, table: OrganTable) -> np.ndarray:
-        """Label values of any shape as uint8 output channels of ``table``; organs not annotated here become 0."""
+        """Label values of any shape as uint8 output channels of ``table``; organs not annotated here become 0.
+
+        A structure inside an organ (a liver's tumour) counts as that organ where the table does not have it.
+        """
         lookup = np.zeros(65536, np.uint8)
         for organ in self.labels:
-            if organ.key in self.annotated and organ.key in table.keys:
-                lookup[organ.label] = table.channel(organ.key)
+            key = next((key for key in self._outwards(organ) if key in table.keys), "")
+            if key in self.annotated:
+                lookup[organ.label] = table.channel(key)
         return lookup[label_values]
+
+    def _outwards(self, organ: Organ) -> Iterator[str]:
+        """Key of the organ, then of the organ it lies inside, and so on."""
+        parents = {inner.key: inner.parent for inner in self.labels}
+        key = organ.key
+        while key:
+            yield key
+            key = parents.pop(key, "")
 
     def restricted(self, keys: Iterable[str]) -> Case:
         """The same case with only these organs counted as annotated."""
@@ -57,7 +69,8 @@ class Case:
 
     def fingerprint(self) -> str:
         """SHA-256 over the files' contents, what was annotated and its label values; no path or case name goes in."""
-        values = sorted(f"{organ.label}={organ.key}" for organ in self.labels if organ.key in self.annotated)
+        places = [(organ.label, list(self._outwards(organ))) for organ in self.labels]
+        values = sorted(f"{label}={'<'.join(keys)}" for label, keys in places if set(keys) & set(self.annotated))
         digest = hashlib.sha256(" ".join([*sorted(self.annotated), *values]).encode())
         for path in filter(None, (self.ct, self.label)):
             for content in _contents(path):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from .cancel import cancel_at_end_of_stdin, cancel_on_signals
 from .errors import Cancelled, IncrementalSegError, InputError, PackageError
-from .events import Event, JsonLines, Reporter, Sink, for_people
+from .events import JsonLines, Reporter, Sink, for_people
 from .options import build_parser
+from .stdout import claimed_stdout, until_nobody_reads
 
 if TYPE_CHECKING:
     from .library import ModelLibrary
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; every expected error is one sentence on stderr."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["benchmark"]:  # which has a parser of its own
+        from .benchmarks.benchmark import main as benchmark
+
+        return benchmark(arguments[1:])
     options = build_parser(_VERBS).parse_args(arguments)
     with ExitStack() as options.session:
         try:
@@ -253,34 +258,7 @@ def _reporter(options: argparse.Namespace) -> Reporter:
 
 
 def _sinks(options: argparse.Namespace) -> list[Sink]:
-    return [_until_nobody_reads(JsonLines(_protocol(options.session)) if options.json else for_people())]
-
-
-def _protocol(session: ExitStack) -> TextIO:
-    """Stdout for events alone: until the verb is over, whatever else is printed goes to stderr."""
-    sys.stdout.flush()
-    stdout = os.dup(1)
-    os.dup2(2, 1)
-    session.callback(_give_back, stdout)
-    return os.fdopen(stdout, "w", encoding="utf-8", closefd=False)
-
-
-def _give_back(stdout: int) -> None:
-    sys.stdout.flush()
-    os.dup2(stdout, 1)
-    os.close(stdout)
-
-
-def _until_nobody_reads(sink: Sink) -> Sink:
-    """A sink that cancels the work, so that it leaves a checkpoint, when its reader is gone."""
-
-    def send(event: Event) -> None:
-        try:
-            sink(event)
-        except BrokenPipeError as error:
-            raise Cancelled("Nobody reads the events any more.") from error
-
-    return send
+    return [until_nobody_reads(JsonLines(claimed_stdout(options.session)) if options.json else for_people())]
 
 
 def _point_to(job: Path) -> None:

@@ -41,6 +41,7 @@ def build_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     stops = "Stops at a signal, at the end of a stdin pipe, or when JOB/cancel appears."
     _job(add("run", "Do the work of a new job folder.", stops), resuming=False)
     _job(add("resume", "Go on with a job that was stopped.", stops), resuming=True)
+    known.add_parser("benchmark", help="A protocol times strategies: tables and figures (see benchmark --help).")
     _models(add("models", "Your model library: list, accept a candidate, revert, delete."))
     return parser
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .errors import PackageError
 from .events import Reporter
-from .losses.unbiased import at_least_float32
+from .losses.unbiased import at_least_float32, product
 from .models.networks import features_and_logits, place
 
 FORMAT = 1
@@ -56,7 +56,7 @@ class Prototypes:
                 raise ValueError(f"{tuple(mean.shape)} where the model has {classes} classes of {features} features")
             if not (torch.isfinite(mean).all() and torch.isfinite(variance).all() and (variance >= 0).all()):
                 raise ValueError("a value that is no number, or a negative variance")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise PackageError(
                 f"The model's prototypes are damaged ({error}): copy the model package again."
             ) from error
@@ -192,6 +192,6 @@ def local_means(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor,
     """
     values = at_least_float32(features).flatten(2)  #                                                           B,F,V
     members = labels.flatten(1)[:, None] == torch.arange(classes, device=labels.device)[:, None]  #             B,C,V
-    sums = torch.bmm(members.to(values.dtype), values.transpose(1, 2)).sum(0)  #                                  C,F
+    sums = product(members.to(values.dtype), values.transpose(1, 2)).sum(0)  #                                    C,F
     count = members.sum((0, 2))
     return sums / count.clamp(min=1)[:, None], count > 0

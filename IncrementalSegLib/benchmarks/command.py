@@ -11,10 +11,11 @@ import torch
 from ..errors import IncrementalSegError
 
 
-def parser_of(description: str | None, network: bool = True) -> argparse.ArgumentParser:
+def parser_of(description: str | None, network: bool = True, seed: bool = True) -> argparse.ArgumentParser:
     """A parser with ``--seed``, and ``--device`` and ``--threads`` where a network runs; the script adds its own."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0)
+    if seed:
+        parser.add_argument("--seed", type=int, default=0)
     if network:
         parser.add_argument("--device", default="auto")
         parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: torch decides)")

@@ -39,7 +39,7 @@ from ..models.package import Model, load_model
 from ..report import csv_text, decimals, markdown_table, rounded, rounded_row
 from ..storage import write_json, write_text
 from .command import execute, parser_of
-from .protocol import score_model
+from .runs import score_model
 
 COLUMNS = (
     "recipe",

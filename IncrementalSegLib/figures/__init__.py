@@ -5,7 +5,15 @@ Built on `matplotlib.figure.Figure` alone (no pyplot, no display, no global stat
 
 from .bars import plot_organ_bars, plot_strategies
 from .contact_sheet import Sheet, plot_contact_sheet
-from .curves import plot_quality_curves
+from .curves import plot_quality_curves, plot_steps
 from .planes import plot_planes
 
-__all__ = ["Sheet", "plot_contact_sheet", "plot_organ_bars", "plot_planes", "plot_quality_curves", "plot_strategies"]
+__all__ = [
+    "Sheet",
+    "plot_contact_sheet",
+    "plot_organ_bars",
+    "plot_planes",
+    "plot_quality_curves",
+    "plot_steps",
+    "plot_strategies",
+]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .unbiased import at_least_float32
+from .unbiased import at_least_float32, product
 
 _EPSILON = 1e-5
 
@@ -40,7 +40,7 @@ class Calibration(nn.Module):
         centre = means[known].mean(0)  #                                                                            F
         f = at_least_float32(features).flatten(2) - centre[:, None]  #                                          B,F,V
         directions = nn.functional.normalize(means - centre, dim=1)  #                                            C,F
-        cosine = (directions @ f) / f.norm(dim=1, keepdim=True).clamp(min=_EPSILON)  #                          B,C,V
+        cosine = product(directions, f) / f.norm(dim=1, keepdim=True).clamp(min=_EPSILON)  #                    B,C,V
         return cosine.div(self.temperature).masked_fill(~known[:, None], -torch.inf).softmax(1)
 
     def region(self, affinity: Tensor, q: Tensor, counted: Tensor) -> Tensor:
@@ -88,5 +88,5 @@ class CalibratedFeatureDistillation(nn.Module):
                 f"{tuple(affinity.shape)}, channels {tuple(channels.shape)}"
             )
         ours, theirs = (at_least_float32(f).flatten(2) for f in (features, teacher_features))  #                B,F,V
-        weight = (channels / (scale + _EPSILON)).T @ affinity  #                                                B,F,V
+        weight = product((channels / (scale + _EPSILON)).T, affinity)  #                                        B,F,V
         return (weight * (ours - theirs).square()).mean()

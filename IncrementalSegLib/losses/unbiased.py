@@ -16,6 +16,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Matrix product in the precision of its factors: autocast would sum voxels in float16, which ends at 65,504."""
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
+
 def folded_background(log_p: Tensor, hidden: Tensor) -> Tensor:
     """Log-probability of the background together with the classes it may hide.
 
@@ -76,7 +82,7 @@ class UnbiasedSegmentationLoss(nn.Module):
             empty.index_add(0, where, part.flatten()).view(samples, classes)  #                              B,C
             for part in (nll, picked.exp() * counted, counted.to(empty.dtype))
         )
-        mass = torch.bmm(log_p.exp(), counted[..., None].to(log_p.dtype))[..., 0]  #                         B,C
+        mass = product(log_p.exp(), counted[..., None].to(log_p.dtype))[..., 0]  #                           B,C
         known, pseudo, total = ~hidden, hidden & (voxels > 0), mass + voxels
         dice = self._dice(overlap, total, known) + self._dice(overlap, total, pseudo)
         return self._cross_entropy(errors, voxels, known, balance) + dice
@@ -126,14 +132,13 @@ class UnbiasedDistillation(nn.Module):
         log_p = at_least_float32(logits).flatten(2).log_softmax(1)  #                                  B,1+K+N,V
         q = at_least_float32(teacher_logits).flatten(2).softmax(1)  #                                    B,1+K,V
         labels = target.flatten(1)
-        if self.label_guided:
-            q = q * ((labels < old) | (labels == IGNORE))[:, None]
-        if weight is not None:
-            q = q * weight[:, None]
         hidden = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2]) >= old
-        background = (q[:, 0] * folded_background(log_p, hidden)).sum()
-        organs = (q[:, 1:] * log_p[:, 1:old]).sum()
-        return -(background + organs) / labels.numel()
+        voxels = q[:, 0] * folded_background(log_p, hidden) + (q[:, 1:] * log_p[:, 1:old]).sum(1)  #              B,V
+        if self.label_guided:
+            voxels = voxels * ((labels < old) | (labels == IGNORE))
+        if weight is not None:
+            voxels = voxels * weight
+        return -voxels.sum() / labels.numel()
 
 
 class Distillation(nn.Module):

@@ -45,9 +45,8 @@ class LockedNetwork(nn.Module):
 
     def features_and_scores(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features (B, F, …), and logits of the core (B, 1 + K, …) and of every branch (B, 1 + N, …)."""
-        with torch.no_grad():
-            features = self.core[:-1](image)
-            old = self.core[-1](features)
+        features = self.core[:-1](image)
+        old = self.core[-1](features)
         seen = torch.cat([image, features], 1)
         return features, [old, *(branch(seen) for branch in self.branches)]
 

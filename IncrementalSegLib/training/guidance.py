@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from ..prototypes import RunningPrototypes, local_means
 from .strategies import Strategy
 
 _STRIDE = 2  # voxels along each axis between those that are compared: an eighth of them is plenty for means
+_EVERY = slice(None, None, _STRIDE)
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,21 @@ class Guidance(nn.Module):
         self.calibration, self.features = Calibration(), CalibratedFeatureDistillation()
         self.alignment = DualAlignment(strategy.to_global, strategy.to_old_local)
 
-    def forward(self, features: Tensor, teacher_features: Tensor, q: Tensor, target: Tensor) -> Advice:
+    def forward(self, features: Tensor, teacher_features: Tensor, teacher_logits: Tensor, target: Tensor) -> Advice:
         """Advice on a batch.
 
         Args:
             features: of the student, (B, F, x, y, z).
             teacher_features: the same shape.
-            q: teacher's probabilities (B, 1 + K, x, y, z).
+            teacher_logits: (B, 1 + K, x, y, z).
             target: the step's annotation (B, x, y, z).
         """
         size = target.shape[1:]
-        ours, theirs, q, labels = (_thinned(x) for x in (features, teacher_features.detach(), q.detach(), target))
+        theirs, q = _thinned(teacher_features.detach()), _thinned(teacher_logits.detach()).softmax(1)
+        ours, labels = _thinned(features), _thinned(target)
         old, s, p = q.shape[1], self.strategy, self.prototypes
         counted = (labels < old) | (labels == IGNORE)  # nothing new is annotated there
-        labels = torch.where(counted, q.argmax(1), IGNORE)
+        labels = torch.where(counted, q.max(1).indices, IGNORE)
         old_local, present = local_means(theirs, labels, old)
         if self.training and present[0]:
             p.follow(old_local[0])
@@ -72,5 +75,22 @@ class Guidance(nn.Module):
         return Advice(weight, parts)
 
 
+class _Thinning(torch.autograd.Function):
+    """Every second voxel along each axis; the gradient comes in the input's memory layout, or adding it is slow."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.shape, ctx.strides = x.shape, x.stride()
+        return x[..., _EVERY, _EVERY, _EVERY].contiguous(
+            memory_format=torch.channels_last_3d if x.dim() == 5 else torch.contiguous_format
+        )
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        whole = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_()
+        whole[..., _EVERY, _EVERY, _EVERY] = gradient
+        return whole
+
+
 def _thinned(x: Tensor) -> Tensor:
-    return x[..., ::_STRIDE, ::_STRIDE, ::_STRIDE]
+    return _Thinning.apply(x)

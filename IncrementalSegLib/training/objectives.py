@@ -89,12 +89,11 @@ class IncrementalObjective:
                 self.teacher, batch.plain if s.clean_teacher else batch.image
             )
             old_logits = old_logits.float()
-            q = old_logits.softmax(1)
-        target = self._with_pseudo_labels(batch.target, q)
+        target = self._with_pseudo_labels(batch.target, old_logits)
         parts = {"seg": self.segmentation(logits, target, self._hidden(batch), balance)}
         weight = None
         if self.guidance is not None:
-            advice = self.guidance(features, old_features, q, batch.target)
+            advice = self.guidance(features, old_features, old_logits, batch.target)
             parts, weight = parts | advice.parts, advice.weight
         if s.distillation:
             share = s.distillation / self.old  # MiB averages over the old classes too
@@ -115,10 +114,11 @@ class IncrementalObjective:
         """Classes (B, C) that an unlabelled voxel may be: what is not annotated, if the strategy knows of it."""
         return ~batch.annotated if self.strategy.unbiased else torch.zeros_like(batch.annotated)
 
-    def _with_pseudo_labels(self, target: Tensor, q: Tensor) -> Tensor:
+    def _with_pseudo_labels(self, target: Tensor, teacher_logits: Tensor) -> Tensor:
         kind, thresholds = self.strategy.pseudo_labels, self.thresholds
         if not kind or thresholds is None:
             return target
+        q = teacher_logits.softmax(1)
         if kind == "entropy":
             return torch.where(target > 0, target, entropy_pseudo_labels(q, thresholds.entropy.to(q.device)))
         return torch.where(target > 0, target, confident_pseudo_labels(q, thresholds.confidence.to(q.device)))

@@ -134,10 +134,10 @@ def strategy_named(name: str) -> Strategy:
     Raises:
         InputError: there is none, or it has no such part.
     """
-    whole, _, part = name.partition(_WITHOUT)
+    whole, without, part = name.partition(_WITHOUT)
     if whole not in STRATEGIES:
         raise InputError(f"Strategy '{name}' is not known: choose one of {', '.join(STRATEGIES)}.")
-    if not part:
+    if not without:
         return STRATEGIES[whole]
     strategy = STRATEGIES[whole]
     reduced = replace(strategy, **PARTS.get(part, {}))

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from IncrementalSegLib.cases import Case, read_dataset, read_split, require_annotations
 from IncrementalSegLib.errors import InputError
-from IncrementalSegLib.organs import OrganTable, organ_named
+from IncrementalSegLib.organs import Organ, OrganTable, organ_named
 from IncrementalSegLib.phantom import PHANTOM_ORGANS
 from IncrementalSegLib.volumes import read_volume, same_geometry, to_array, to_image, write_volume
 
@@ -249,6 +249,22 @@ class TestReadingACase:
         channels = case.channels(values, table)
         assert channels.dtype == np.uint8
         assert channels.tolist() == [[0, 4, 0], [1, 0, 4]]  # the spleen is not annotated, 9 is nobody's
+
+    def test_a_structure_inside_an_organ_counts_as_it_where_the_table_does_not_have_the_structure(self) -> None:
+        tumour = Organ("Tumour", 2, parent=LIVER.key)
+        labels = OrganTable([organ_named("Liver", 1), tumour, Organ("Necrosis", 3, parent=tumour.key)])
+        case = Case("a", Path("a"), Path("b"), labels, tuple(labels.keys))
+        values, plain = np.arange(4), OrganTable.from_names(["Spleen", "Liver"])
+        tables = plain, OrganTable.from_names(["Tumour", "Liver"])
+        assert [case.channels(values, table).tolist() for table in tables] == [[0, 2, 2, 2], [0, 2, 1, 1]]
+        liver = case.restricted([LIVER.key])
+        assert [liver.channels(values, table).tolist() for table in tables] == [[0, 2, 2, 2], [0, 2, 0, 0]]
+        assert case.restricted([tumour.key]).channels(values, plain).tolist() == [0, 0, 0, 0]
+
+    def test_structures_declared_inside_each_other_come_to_an_end(self) -> None:
+        labels = OrganTable([Organ("Cyst", 1, parent="tumour"), Organ("Tumour", 2, parent="cyst")])
+        case = Case("a", Path("a"), Path("b"), labels, tuple(labels.keys))
+        assert case.channels(np.arange(3), OrganTable.from_names(["Liver"])).tolist() == [0, 0, 0]
 
     def test_restricting_never_adds_an_annotation(self) -> None:
         case = Case("a", Path("a"), Path("b"), OrganTable.from_names(["Liver", "Spleen"]), (LIVER.key,))

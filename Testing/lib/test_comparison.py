@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from IncrementalSegLib.comparison import benchmark_rows, comparison_table, strategy_means, write_benchmark_csv
+from IncrementalSegLib.benchmarks.tables import benchmark_report, organ_table, step_table
+from IncrementalSegLib.comparison import benchmark_rows, case_means, interval, strategy_means, write_benchmark_csv
 from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.organs import OrganTable
 
@@ -81,7 +82,8 @@ def test_means_retention_and_share_of_joint_are_as_computed_by_hand() -> None:
 
 def test_only_the_last_step_of_a_strategy_counts() -> None:
     earlier = [row("mib", organ, 0.0, step=0) for organ in ("Liver", "Spleen")]
-    assert strategy_means(earlier + ROWS)["mib"] == strategy_means(ROWS)["mib"]
+    with_earlier, without = (strategy_means(rows)["mib"] for rows in (earlier + ROWS, ROWS))
+    assert {key for key in without if with_earlier[key] != without[key]} == {"most_forgotten"}
 
 
 def test_an_organ_without_a_score_is_left_out_of_the_mean() -> None:
@@ -91,17 +93,64 @@ def test_an_organ_without_a_score_is_left_out_of_the_mean() -> None:
     )
 
 
-def test_the_table_has_one_line_per_strategy() -> None:
-    lines = comparison_table(ROWS).splitlines()
-    assert lines[0] == (
-        "| Strategy | Liver | Spleen | Pancreas | Mean old | Mean new | Mean all | Retention (%) | % of joint |"
-    )
+def test_the_table_of_organs_has_one_line_per_strategy() -> None:
+    lines = organ_table(strategy_means(ROWS), "dsc", 3).splitlines()
+    assert lines[0] == "| DSC | Liver | Spleen | Pancreas |"
     assert lines[2:] == [
-        "| base | 0.950 | 0.650 | — | 0.800 | — | 0.800 | 100.0 | — |",
-        "| joint | 0.900 | 0.900 | 0.600 | 0.900 | 0.600 | 0.800 | 112.5 | 100.0 |",
-        "| mib | 0.900 | 0.700 | 0.600 | 0.800 | 0.600 | 0.733 | 100.0 | 91.7 |",
-        "| fine-tune | 0.100 | 0.300 | 0.800 | 0.200 | 0.800 | 0.400 | 25.0 | 50.0 |",
+        "| base | 0.950 | 0.650 | — |",
+        "| joint | 0.900 | 0.900 | 0.600 |",
+        "| mib | 0.900 | 0.700 | 0.600 |",
+        "| fine-tune | 0.100 | 0.300 | 0.800 |",
     ]
+
+
+def test_an_organ_that_nobody_learned_counts_in_no_mean() -> None:
+    rows = [*ROWS, row("mib", "Aorta", 0.2, "new"), row("joint", "Aorta", 0.29, "new")]
+    assert strategy_means(rows)["mib"]["new"] == strategy_means(ROWS)["mib"]["new"]
+    assert strategy_means(rows)["mib"]["dsc"]["Aorta"] == 0.2
+    assert strategy_means([*rows, row("fine-tune", "Aorta", 0.3, "new")])["mib"]["new"] == pytest.approx(0.4)
+
+
+def test_forgetting_counts_from_the_step_that_learned_an_organ() -> None:
+    rows = [
+        *(row("base", organ, dsc, step=0) for organ, dsc in (("Liver", 0.9), ("Spleen", 0.8))),
+        *(
+            row("mib", organ, dsc)
+            for organ, dsc in (("Liver", 0.9), ("Spleen", 0.8), ("Aorta", 0.7), ("Pancreas", 0.4))
+        ),
+        *(row("mib", organ, dsc, step=2) for organ, dsc in (("Liver", 0.92), ("Spleen", 0.74), ("Aorta", 0.66))),
+        *(row("mib", organ, dsc, step=2) for organ, dsc in (("Pancreas", 0.1), ("Stomach", 0.5))),
+    ]
+    line = strategy_means(rows)["mib"]
+    assert line["forgetting"] == pytest.approx((-0.02 + 0.06 + 0.04 + 0.0) / 4)  # the pancreas was never learned
+    assert line["most_forgotten"] == pytest.approx(0.06)
+    assert strategy_means(rows)["base"]["forgetting"] is None
+    table = step_table(rows, ["base", "mib"]).splitlines()
+    assert table[0] == "| Strategy | Step | Liver | Spleen | Aorta | Pancreas | Stomach |"
+    assert table[3] == "| mib | 1 | 0.900 | 0.800 | 0.700 | 0.400 | — |"
+
+
+def test_seconds_add_up_over_steps_and_memory_is_the_largest() -> None:
+    rows = [row("mib", "Liver", 0.9, seed=seed, step=step, seconds=10 * step, peak_memory_mb=100 + step)
+            for seed in (0, 1) for step in (1, 2)]  # fmt: skip
+    line = strategy_means(rows)["mib"]
+    assert (line["seconds"], line["peak_memory_mb"]) == (30.0, 102.0)
+
+
+def test_intervals_are_over_cases_and_differences_are_paired() -> None:
+    cases = [
+        {"strategy": strategy, "seed": seed, "step": 1, "organ": "Liver", "case": case, "dsc": dsc}
+        for strategy, values in (("full", (0.9, 0.5)), ("mib", (0.8, 0.4)))
+        for case, dsc in zip("ab", values, strict=True)
+        for seed in (0, 1)
+    ]
+    assert case_means(cases, "mib", ["Liver"]) == {"a": 0.8, "b": 0.4}
+    assert case_means([*cases, cases[-1] | {"step": 2, "dsc": 1.0}], "mib", ["Liver"]) == {"b": 1.0}
+    mean, low, high = interval([0.8, 0.4])
+    assert (mean, low, high) == (pytest.approx(0.6), pytest.approx(0.4), pytest.approx(0.8)) and interval([]) is None
+    rows = [row("full", "Liver", 0.7), row("mib", "Liver", 0.6)]
+    (line,) = [text for text in benchmark_report(rows, cases).splitlines() if text.startswith("| mib | 0.600 [")]
+    assert line.split("|")[5].strip() == "-10.0 [-10.0, -10.0]"
 
 
 def test_without_base_and_joint_there_is_nothing_to_compare_against() -> None:
@@ -112,4 +161,4 @@ def test_without_base_and_joint_there_is_nothing_to_compare_against() -> None:
 @pytest.mark.parametrize("rows", [[], [*ROWS, row("mib", "Liver", 0.5) | {"protocol": "2-2"}]])
 def test_refuses_rows_that_are_not_of_one_protocol(rows: list[dict[str, Any]]) -> None:
     with pytest.raises(InputError, match="one protocol"):
-        comparison_table(rows)
+        benchmark_report(rows, [])
