@@ -233,8 +233,9 @@ def _split(options: argparse.Namespace, part: str) -> list[str] | None:
 
 
 def _model_folder(given: Path) -> Path:
-    """A package folder, a job folder (its candidate), or the name of a model in the user's library."""
+    """A package folder, a job folder (its candidate), a name in the user's library, or ``starter``."""
     from .library import ModelLibrary
+    from .starter import STARTER, starter_model
 
     if (given / "model" / "checksums.json").exists():
         return given / "model"
@@ -245,7 +246,9 @@ def _model_folder(given: Path) -> Path:
     library = ModelLibrary()
     if str(given) in library.names():
         return library.current(str(given))
-    known = ", ".join(library.names()) or "none"
+    if str(given) == STARTER:
+        return starter_model()
+    known = ", ".join([*library.names(), STARTER])
     raise InputError(f"{given} is neither a model package nor a model of your library (it has: {known}).")
 
 

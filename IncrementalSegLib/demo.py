@@ -18,6 +18,7 @@ from .models.package import Model, package_hash, save_package
 from .organs import OrganTable
 from .phantom import PhantomConfig, phantom_table, write_phantom_cases
 from .report import verdict_sentences
+from .starter import starter_model
 from .storage import write_json
 from .training.config import BASE_TRAINING, STEP_TRAINING, TrainingConfig
 from .training.strategies import DEFAULT
@@ -31,7 +32,7 @@ _PHANTOMS = {"step0": (6, 0), "step1": (5, 100), "evaluation": (3, 200)}  # numb
 
 @dataclass(frozen=True)
 class Story:
-    """What the demo tells: data, organs and lengths."""
+    """What the demo tells: data, organs and lengths; with ``starter`` that model is the base."""
 
     cases: Path
     parts: Mapping[str, Sequence[str]]
@@ -40,6 +41,7 @@ class Story:
     spacing: tuple[float, float, float]
     base: TrainingConfig
     step: TrainingConfig
+    starter: bool = False
 
 
 def demo(
@@ -55,7 +57,9 @@ def demo(
     sinks: Sequence[Sink] = (),
     cancelled: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Tell the story on phantoms, or on ``cases`` with ``base_organs`` and ``new_organs``; all results go to ``out``.
+    """Tell the story on phantoms, or on ``cases`` with ``new_organs``; all results go to ``out``.
+
+    The base model learns ``base_organs``; with ``cases`` and without them it is the starter model.
 
     ``out`` gets ``report.json``, ``report.md``, pictures, ``base/`` and ``candidate/`` (model packages) and ``jobs/``.
     A demo that was stopped goes on when called again.
@@ -124,8 +128,8 @@ def _make_phantoms(story: Story, reporter: Reporter) -> None:
 def _real_story(
     cases: Path, split: Path | str | None, base_organs: Sequence[str] | None, new_organs: Sequence[str] | None
 ) -> Story:
-    if not base_organs or not new_organs:
-        raise InputError("With --cases, name the organs too: --base-organs Liver Spleen … --new-organ Pancreas.")
+    if not new_organs:
+        raise InputError("With --cases, name the organs to add too: --new-organ Pancreas.")
     parts = ("step0", "step1", "evaluation")
     if split or (cases / "split.json").exists():
         names = {part: read_split(split or cases / "split.json", part) for part in parts}
@@ -136,9 +140,10 @@ def _real_story(
                 f"{cases} has {len(everything)} cases: the demo needs three or more (base, step, evaluation)."
             )
         names = {part: everything[i::3] for i, part in enumerate(parts)}
-    base, new, spacing = tuple(base_organs), tuple(new_organs), (3.0, 3.0, 3.0)
-    story = Story(cases, names, base, new, spacing, BASE_TRAINING, STEP_TRAINING)
-    for part, organs in (("step0", base_organs), ("step1", new_organs), ("evaluation", None)):
+    base = tuple(base_organs or load_model(starter_model()).organs.names)
+    lengths = ((3.0, 3.0, 3.0), BASE_TRAINING, STEP_TRAINING)
+    story = Story(cases, names, base, tuple(new_organs), *lengths, starter=not base_organs)
+    for part, organs in (("step0", base_organs or None), ("step1", new_organs), ("evaluation", None)):
         read_dataset(_folder(story, part), organs, names[part])  # refuses now what would fail after a long training
     return story
 
@@ -148,8 +153,12 @@ def _folder(story: Story, part: str) -> Path:
 
 
 def _tell(story: Story, out: Path, reporter: Reporter) -> dict[str, Any]:
-    base = _job(out, "base", reporter, lambda job, **session: _train(story, job, **session))
-    _publish(out, "base", "base")
+    if not story.starter:
+        base = _job(out, "base", reporter, lambda job, **session: _train(story, job, **session))
+        _publish(out / "jobs" / "base" / "model", out / "base")
+    else:
+        _publish(starter_model(), out / "base")
+        base = load_model(out / "base")
     candidates = {}
     for strategy in (DEFAULT, _BASELINE):
         candidates[strategy] = _job(
@@ -158,7 +167,7 @@ def _tell(story: Story, out: Path, reporter: Reporter) -> dict[str, Any]:
             reporter,
             lambda job, strategy=strategy, **session: _add(story, base, strategy, job, **session),
         )
-    _publish(out, DEFAULT, "candidate")
+    _publish(out / "jobs" / DEFAULT / "model", out / "candidate")
     return _compare(story, out, base, candidates, reporter)
 
 
@@ -201,12 +210,11 @@ def _add(story: Story, base: Model, strategy: str, job: Path, **session: Any) ->
     )
 
 
-def _publish(out: Path, job: str, name: str) -> None:
-    package = out / "jobs" / job / "model"
-    if (out / name / "checksums.json").exists() and package_hash(out / name) == package_hash(package):
+def _publish(package: Path, place: Path) -> None:
+    if (place / "checksums.json").exists() and package_hash(place) == package_hash(package):
         return
-    shutil.rmtree(out / name, ignore_errors=True)
-    save_package(load_model(package), out / name)
+    shutil.rmtree(place, ignore_errors=True)
+    save_package(load_model(package), place)
 
 
 def _compare(

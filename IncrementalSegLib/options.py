@@ -50,7 +50,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     _out(parser, "folder for data, models, report and pictures")
     parser.add_argument("--cases", type=Path, help="your own dataset folder; without it CT phantoms are made")
     parser.add_argument("--split", type=Path, help="JSON with step0, step1 and evaluation case lists (default: thirds)")
-    parser.add_argument("--base-organs", nargs="+", metavar="NAME", help="organs of the base model")
+    parser.add_argument("--base-organs", nargs="+", metavar="NAME", help="organs of the base model (else the starter)")
     parser.add_argument("--new-organ", nargs="+", metavar="NAME", help="organs added in the step")
     parser.add_argument("--base-steps", type=int, help="training steps of the base model")
     parser.add_argument("--steps", type=int, help="training steps of the update")

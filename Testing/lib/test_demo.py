@@ -101,7 +101,7 @@ WRONG = [
     (["--steps", "0"], "steps 0"),
     (["--new-organ", "Liver"], "'Liver' and 'Liver' have the same"),
     (["--new-organ", "Left lung"], "'Left lung' is not among Spleen"),
-    (["--cases", "CASES"], "name the organs too"),
+    (["--cases", "CASES"], "name the organs to add too"),
     (["--cases", "CASES", "--base-organs", "Liver", "--new-organ", "Left lung"], "'Left lung' is not among"),
     (["--cases", "TWO", "--base-organs", "Liver", "--new-organ", "Stomach"], "the demo needs three or more"),
 ]

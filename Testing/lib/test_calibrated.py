@@ -1,0 +1,297 @@
+"""PGCD: golden numbers, trust where features agree, MiB where it is switched off, gradients to the student only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from voxels import CLASSES, OLD, gradient, random_labels, random_logits
+
+from IncrementalSegLib.losses.calibrated import CalibratedFeatureDistillation, Calibration
+from IncrementalSegLib.losses.unbiased import IGNORE, UnbiasedDistillation
+from IncrementalSegLib.prototypes import Prototypes, RunningPrototypes
+from IncrementalSegLib.training.guidance import Advice, Guidance
+from IncrementalSegLib.training.objectives import IncrementalObjective
+from IncrementalSegLib.training.patches import Batch
+from IncrementalSegLib.training.strategies import STRATEGIES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+FEATURES, EDGE = 6, 8
+EVERY = torch.tensor([True, True, True])
+PGCD = replace(STRATEGIES["pgcd-dapd"], to_global=1.0, to_old_local=1.0)
+
+
+def of_voxels(*voxels: tuple[float, ...]) -> Tensor:
+    """Voxels, each a list of channels, as (1, C, n, 1, 1)."""
+    return torch.tensor(voxels).T.reshape(1, len(voxels[0]), len(voxels), 1, 1)
+
+
+def unlabelled(edge: int = 4) -> Tensor:
+    return torch.zeros(2, edge, edge, edge, dtype=torch.long)
+
+
+# Affinity
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_affinity_by_hand(temperature: float) -> None:
+    means = torch.tensor([[4.0, 2.0], [2.0, 4.0]])  # around (3, 3), in opposite directions
+    voxels = of_voxels((5.0, 3.0), (3.0, 3.5), (4.0, 4.0), (3.0, 3.0))
+    affinity = Calibration(temperature).affinity(voxels, means, EVERY[:2])
+    assert affinity.shape == (1, 2, 4)
+    odds = math.exp(2 * math.sqrt(0.5) / temperature)  # cosines are ± sqrt(1/2), then the same the other way round
+    first = torch.tensor([odds / (1 + odds), 1 / (1 + odds), 0.5, 0.5])
+    assert torch.allclose(affinity[0], torch.stack([first, 1 - first]), atol=1e-5)
+
+
+def test_features_are_compared_around_the_mean_prototype_and_not_by_their_length() -> None:
+    means, features = torch.randn(3, FEATURES).abs() + 10, random_logits(FEATURES).abs() + 10
+    calibration, centre = Calibration(), means.mean(0)[:, None, None, None]
+    affinity = calibration.affinity(features, means, EVERY)
+    longer = calibration.affinity(centre + 3 * (features - centre), means, EVERY)
+    elsewhere = calibration.affinity(features - 10, means - 10, EVERY)
+    assert torch.allclose(affinity, longer, atol=1e-4) and torch.allclose(affinity, elsewhere, atol=1e-4)
+    assert torch.allclose(affinity.sum(1), torch.ones(2, 64)) and affinity.max() > 0.9
+
+
+def test_classes_without_a_prototype_get_no_affinity_and_do_not_matter() -> None:
+    features, means = random_logits(FEATURES), torch.randn(3, FEATURES, generator=torch.Generator().manual_seed(0))
+    known = torch.tensor([True, False, True])
+    affinity = Calibration().affinity(features, means, known)
+    assert not affinity[:, 1].any()
+    assert torch.allclose(affinity[:, [0, 2]], Calibration().affinity(features, means[[0, 2]], EVERY[:2]))
+
+
+# Region
+
+
+def test_region_weights_by_hand() -> None:
+    affinity, q = torch.tensor([[[0.9, 0.2, 0.5], [0.1, 0.8, 0.5]]]), torch.tensor([[[1.0, 0.5, 0.1], [0.0, 0.5, 0.9]]])
+    counted = torch.tensor([[True, True, False]])
+    linear = Calibration(gamma=1.0).region(affinity, q, counted)
+    assert torch.allclose(linear, torch.tensor([[0.9, 0.5, 0.5]]) / 0.7)
+    squared = Calibration(gamma=2.0).region(affinity, q, counted)
+    assert torch.allclose(squared, torch.tensor([[0.81, 0.34, 0.25]]) / 0.575)
+
+
+def test_gamma_zero_trusts_every_voxel_alike() -> None:
+    affinity, q = (random_logits(OLD + i, dtype=torch.float64)[:, :OLD].flatten(2).softmax(1) for i in range(2))
+    affinity[:, 1] = 0
+    assert (Calibration(gamma=0.0).region(affinity, q, random_labels(2).flatten(1) > 0) - 1).abs().max() < 1e-12
+
+
+# Channels and feature distillation
+
+
+def test_channel_weights_by_hand() -> None:
+    means, variances = torch.tensor([[1.0, 1.0], [4.0, 0.0]]), torch.tensor([[3.0, 0.5], [6.0, 0.5]])
+    found = Calibration.channels(means, variances)
+    first, second = 3 / math.sqrt(9), 1 / math.sqrt(1)
+    assert found[0].tolist() == [1, 1]
+    assert found[1].tolist() == pytest.approx(
+        [first / ((first + second) / 2), second / ((first + second) / 2)], abs=1e-4
+    )
+    unequal = Calibration.channels(torch.tensor([[0.0, 0.0], [1.0, 3.0], [0.0, 0.0]]), torch.ones(3, 2))
+    assert torch.allclose(unequal, torch.tensor([[1.0, 1.0], [0.5, 1.5], [0.0, 0.0]]))
+
+
+def test_feature_distillation_by_hand() -> None:
+    ours, theirs = of_voxels((1.0, 2.0), (0.0, 0.0)), of_voxels((3.0, 1.0), (0.0, 4.0))  # squares 4, 1 and 0, 16
+    affinity = torch.tensor([[[1.0, 0.25], [0.0, 0.75]]])
+    channels, scale = torch.tensor([[1.0, 1.0], [0.4, 1.6]]), torch.tensor([2.0, 4.0])
+    loss = CalibratedFeatureDistillation()(ours, theirs, affinity, channels, scale)
+    assert loss.item() == pytest.approx((4 / 2 + 1 / 4 + 0 + (0.25 + 0.75 * 1.6) * 16 / 4) / 4, abs=1e-4)
+    assert CalibratedFeatureDistillation()(theirs, theirs, affinity, channels, scale) == 0
+
+
+# Weighted distillation
+
+
+def perfect(teacher: Tensor, new: int) -> Tensor:
+    """Logits of a student that says what the teacher says: the background's mass split over the new classes."""
+    background = teacher[:, :1] - math.log(new + 1)
+    return torch.cat([background, teacher[:, 1:], background.expand(-1, new, -1, -1, -1)], 1)
+
+
+def test_with_weights_of_one_it_is_unbiased_distillation_to_the_last_digit() -> None:
+    student, teacher = random_logits(CLASSES), random_logits(OLD)
+    ours = UnbiasedDistillation(label_guided=True)(student, teacher, unlabelled(), torch.ones(2, 64))
+    assert ours == UnbiasedDistillation()(student, teacher, unlabelled())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_perfect_student_feels_nothing_whatever_the_weights(seed: int) -> None:
+    teacher = random_logits(OLD, dtype=torch.float64)
+    weight = 10 * torch.rand(2, 64, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    loss, student = UnbiasedDistillation(label_guided=True), perfect(teacher, 2)
+    assert gradient(lambda x: loss(x, teacher, unlabelled(), weight), student).abs().max() < 1e-12
+    student[:, 1] += 1
+    assert gradient(lambda x: loss(x, teacher, unlabelled(), weight), student).abs().max() > 1e-3
+
+
+def test_a_weight_scales_its_voxels_share() -> None:
+    student, teacher = random_logits(CLASSES), random_logits(OLD)
+    weight = torch.rand(2, 64, generator=torch.Generator().manual_seed(0))
+    loss = UnbiasedDistillation()
+    weighted, plain = (gradient(lambda x, w=w: loss(x, teacher, unlabelled(), w), student) for w in (weight, None))
+    assert torch.allclose(weighted, plain * weight.reshape(2, 1, 4, 4, 4), atol=1e-7)
+
+
+# In a step
+
+
+def guidance_of(strategy: object = PGCD, means: Tensor | None = None) -> Guidance:
+    generator = torch.Generator().manual_seed(5)
+    means = torch.randn(OLD, FEATURES, generator=generator) if means is None else means
+    prototypes = Prototypes(means, 0.5 + torch.rand(OLD, FEATURES, generator=generator), torch.ones(OLD))
+    return Guidance(strategy, RunningPrototypes(prototypes))  # type: ignore[arg-type]
+
+
+def scene(edge: int = EDGE) -> tuple[Tensor, Tensor, Tensor]:
+    """Features of the student and of the teacher, and the teacher's logits."""
+    theirs = random_logits(FEATURES, edge=edge)
+    return theirs + 0.5 * random_logits(FEATURES + 1, edge=edge)[:, 1:], theirs, random_logits(OLD, edge=edge)
+
+
+def test_with_every_part_off_a_step_is_mib_to_the_last_digit() -> None:
+    torch.manual_seed(0)
+    teacher, student = (nn.Sequential(nn.Conv3d(1, FEATURES, 3, padding=1), nn.Conv3d(FEATURES, n, 1)) for n in (3, 5))
+    image, annotated = random_logits(1, edge=EDGE), torch.tensor([[True, False, False, True, True]] * 2)
+    batch = Batch(image, image, unlabelled(EDGE), annotated)
+    off = replace(PGCD, region=False, channel=0.0, to_global=0.0, to_old_local=0.0)
+    mib, ours = (IncrementalObjective(teacher, s, OLD, CLASSES)(student, batch) for s in (STRATEGIES["mib"], off))
+    assert ours == mib and not off.guided
+    alike = IncrementalObjective(teacher, replace(off, region=True), OLD, CLASSES, guidance=guidance_of(PGCD))
+    assert alike(student, batch)["kd"] != mib["kd"]
+    alike.guidance.calibration.gamma = 0.0  # type: ignore[union-attr]
+    assert alike(student, batch)["kd"].item() == pytest.approx(mib["kd"].item(), rel=1e-6)
+
+
+def test_a_teacher_that_is_wrong_in_a_region_gets_less_weight_there() -> None:
+    means = 5 + 3 * torch.eye(OLD, FEATURES)
+    truth = random_labels(OLD, edge=EDGE)
+    features = means[truth].movedim(-1, 1) + 0.2 * random_logits(FEATURES, edge=EDGE)
+    logits = 6 * nn.functional.one_hot(truth, OLD).movedim(-1, 1).float()
+    right = guidance_of(PGCD, means).eval()(features, features, logits, unlabelled(EDGE)).weight
+    logits[:, :, :4] = logits[:, :, :4].roll(1, 1)  # its features stay
+    wrong = guidance_of(PGCD, means).eval()(features, features, logits, unlabelled(EDGE)).weight
+    assert right is not None and wrong is not None
+    right, wrong = (weight.reshape(2, EDGE, EDGE, EDGE) for weight in (right, wrong))
+    assert right[:, :4].sum() == pytest.approx(right[:, :4].numel(), rel=0.05)  # what uniform distillation gives it
+    assert wrong[:, :4].sum() < 0.2 * wrong[:, :4].numel() and wrong[:, 4:].mean() > 1.8
+    assert wrong.mean().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_gradients_flow_to_the_student_only() -> None:
+    inputs = [x.requires_grad_() for x in scene()]
+    guidance = guidance_of()
+    advice = guidance(*inputs, random_labels(OLD, edge=EDGE))
+    assert advice.weight is not None and not advice.weight.requires_grad
+    ours, theirs, logits = torch.autograd.grad(sum(advice.parts.values()), inputs, allow_unused=True)  # type: ignore[arg-type]
+    assert theirs is None and logits is None and ours.isfinite().all()
+    assert ours[..., ::2, ::2, ::2].abs().sum(1).min() > 0 and not ours[:, :, 1::2].any()
+    assert not any(tensor.requires_grad for tensor in guidance.state_dict(keep_vars=True).values())
+
+
+def same(a: Advice, b: Advice, where: Tensor | None = None) -> bool:
+    assert a.weight is not None and b.weight is not None
+    weights = [a.weight, b.weight] if where is None else [a.weight[where.flatten(1)], b.weight[where.flatten(1)]]
+    return torch.allclose(*weights, atol=1e-6) and all(torch.equal(a.parts[part], b.parts[part]) for part in b.parts)
+
+
+def test_annotated_voxels_count_nowhere() -> None:
+    target = random_labels(OLD, edge=EDGE)
+    target[:, :4], free = CLASSES - 1, torch.ones_like(target, dtype=torch.bool)
+    free[:, :4] = False
+    found = []
+    for factor in (1.0, -100.0):
+        ours, theirs, logits = (x.clone() for x in scene())
+        for x in (ours, theirs, logits):
+            x[:, :, :4] *= factor
+        ours[:, :, :4] += factor
+        guidance = guidance_of()
+        found.append((guidance(ours, theirs, logits, target), guidance.prototypes.mean))
+    (one, background), (other, moved) = found
+    assert same(one, other, free) and torch.equal(background, moved)
+    assert one.weight is not None and one.weight[free.flatten(1)].mean().item() == pytest.approx(1, abs=1e-5)
+    everywhere = guidance_of()(*scene(), random_labels(OLD, edge=EDGE))
+    assert not same(one, everywhere, free)
+
+
+def test_ignored_voxels_and_old_labels_count_like_unlabelled_ones() -> None:
+    target = random_labels(OLD, edge=EDGE)
+    target[:, 2:4] = IGNORE
+    assert same(guidance_of()(*scene(), target), guidance_of()(*scene(), unlabelled(EDGE)))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_background_follows_the_unannotated_background_in_training_only(training: bool) -> None:
+    ours, theirs, logits = scene()
+    target = unlabelled(EDGE)
+    target[:, :, :4] = CLASSES - 1
+    guidance = guidance_of().train(training)
+    before = guidance.prototypes.mean.clone()
+    guidance(ours, theirs, logits, target)
+    thin = (..., slice(None, None, 2), slice(None, None, 2), slice(None, None, 2))
+    background = (logits.argmax(1) == 0) & (target == 0)
+    mean = theirs[thin].movedim(1, -1)[background[thin]].mean(0)
+    expected = 0.99 * before[0] + 0.01 * mean if training else before[0]
+    assert torch.allclose(guidance.prototypes.mean[0], expected, atol=1e-6)
+    assert torch.equal(guidance.prototypes.mean[1:], before[1:]) and not torch.allclose(mean, before[0], atol=0.1)
+
+
+def test_a_batch_annotated_throughout_is_finite_and_asks_for_nothing() -> None:
+    ours, theirs, logits = scene()
+    target, guidance = torch.full((2, EDGE, EDGE, EDGE), CLASSES - 1), guidance_of()
+    advice = guidance(ours, theirs, logits, target)
+    assert advice.weight is not None and advice.weight.isfinite().all()
+    assert [part.item() for part in advice.parts.values()] == [0, 0]
+    found = gradient(lambda x: sum(guidance(x, theirs, logits, target).parts.values()), ours)  # type: ignore[arg-type, return-value]
+    assert not found.any() and torch.equal(guidance.prototypes.mean, guidance_of().prototypes.mean)
+
+
+# Precision and shapes
+
+
+def test_gradients_are_exact() -> None:
+    student, teacher = (random_logits(n, edge=2, dtype=torch.float64) for n in (CLASSES, OLD))
+    weight, target = torch.rand(2, 8, dtype=torch.float64), random_labels(CLASSES, edge=2)
+    weighted = UnbiasedDistillation(label_guided=True)
+    assert torch.autograd.gradcheck(lambda x: weighted(x, teacher, target, weight), (student.requires_grad_(),))
+    affinity, scale = teacher.softmax(1).flatten(2), torch.rand(CLASSES, dtype=torch.float64)
+    channels, theirs = torch.rand(OLD, CLASSES, dtype=torch.float64), student.detach().flip(1)
+    loss = CalibratedFeatureDistillation()
+    assert torch.autograd.gradcheck(lambda x: loss(x, theirs, affinity, channels, scale), (student,))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_finite_and_close(dtype: torch.dtype, autocast: bool) -> None:
+    ours, theirs, logits = scene(64)
+    inputs, target = (ours + 3, theirs + 3, logits), random_labels(OLD, edge=64)  # sums of more than float16 can count
+    guidance, other = guidance_of(), guidance_of()
+    full = guidance(*inputs, target)
+    with torch.autocast("cpu", dtype, enabled=autocast):
+        half = other(*(x.to(dtype) for x in inputs), target)
+    assert half.weight is not None and full.weight is not None and half.weight.dtype == torch.float32
+    assert torch.corrcoef(torch.stack([half.weight.flatten(), full.weight.flatten()]))[0, 1] > 0.99
+    assert half.weight.mean().item() == pytest.approx(1, abs=1e-2)
+    for part, value in full.parts.items():
+        assert half.parts[part].item() == pytest.approx(value.item(), rel=1e-2)
+    assert torch.allclose(guidance.prototypes.mean, other.prototypes.mean, atol=1e-3)
+
+
+def test_refuses_shapes_that_do_not_fit() -> None:
+    features, affinity, channels = torch.zeros(1, 4, 2, 2, 2), torch.zeros(1, 3, 8), torch.zeros(3, 4)
+    with pytest.raises(ValueError, match=r"features \(1, 4, 2, 2, 2\), prototypes \(3, 5\)"):
+        Calibration().affinity(features, torch.zeros(3, 5), EVERY)
+    with pytest.raises(ValueError, match=r"features \(1, 4, 2, 2, 2\), prototypes \(2, 4\)"):
+        Calibration().affinity(features, torch.zeros(2, 4), EVERY)
+    for shapes in ((features[:, :3], affinity, channels), (features, affinity[:, :2], channels)):
+        with pytest.raises(ValueError, match=r"features .* affinity \(1, [23], 8\), channels \(3, 4\)"):
+            CalibratedFeatureDistillation()(features, *shapes, torch.ones(4))
+    with pytest.raises(ValueError, match=r"weight \(2, 63\)"):
+        UnbiasedDistillation()(random_logits(CLASSES), random_logits(OLD), unlabelled(), torch.ones(2, 63))
