@@ -36,6 +36,7 @@ class LockedNetwork(nn.Module):
         self.branches = nn.ModuleList(
             UNet(3, 1 + features, 1 + n, CHANNELS, STRIDES, norm="batch", act=("relu", {"inplace": True})) for n in new
         )
+        self.train()
 
     def train(self, mode: bool = True) -> LockedNetwork:
         """Training or evaluation mode of the last branch; all else is as it was learned."""

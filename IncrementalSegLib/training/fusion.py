@@ -65,7 +65,7 @@ def _merit(parent: Model, candidate: Model, heldout: Sequence[Case], device: tor
             scores.append(dice(old == organ.label, new == organ.label))
         for organ in list(candidate.organs)[len(parent.organs) :]:
             if label is not None and organ.key in case.annotated:
-                truth = to_array(label) == case.labels.find(organ.key).label
+                truth = case.channels(to_array(label), candidate.organs) == candidate.organs.channel(organ.key)
                 scores.append(dice(truth, new == organ.label))
         reporter.progress("fusion", number, len(heldout))
     found = [score for score in scores if score is not None]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +18,14 @@ from ..inversion.memory import Scan
 from ..models.networks import device_named, place
 from ..models.package import Model
 from ..organs import Organ, OrganTable
-from ..prototypes import RunningPrototypes, grown
+from ..prototypes import Prototypes, RunningPrototypes, grown
 from .base import train_base
 from .config import TrainingConfig
 from .fusion import fuse_if_better
 from .guidance import Guidance
 from .objectives import IncrementalObjective, Thresholds
 from .outcome import prototypes_of, recalled, step_record, with_memory, with_pieces
-from .patches import CachedCase
+from .patches import CachedCase, PatchSampler
 from .replay import Replay, frozen_copy, replay_summary
 from .strategies import Strategy
 from .survey import question_overlaps, survey
@@ -57,17 +58,40 @@ def update_model(
         )
     cases = [case.restricted(organ.key for organ in new) for case in cases]
     require_annotations(cases, new)
-    device, reporter = device_named(config.device), workspace.reporter
     torch.manual_seed(config.seed)
     student = _student(model, organs, strategy)
-    material = _material(model, cases, organs, strategy, allow_overlap, workspace, device)
+    material = _material(model, cases, organs, strategy, config, allow_overlap, workspace)
+    trained = _train(model, student, material, config, strategy, workspace)
+    record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
+    updated = replace(student, history=(*model.history, {**record, **trained.record}))
+    updated = with_pieces(updated, material.cases, workspace.reporter)
+    if strategy.fusion and heldout:
+        device = device_named(config.device)
+        updated = fuse_if_better(model, updated, heldout, device, workspace.reporter)
+    return _remembering(model, updated, material, trained, config, workspace)
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a training leaves beside weights: its patches, the prototypes it ran with, what history says of it."""
+
+    patches: PatchSampler
+    prototypes: Prototypes | None
+    record: dict[str, Any]
+
+
+def _train(
+    model: Model, student: Model, material: _Material, config: TrainingConfig, strategy: Strategy, workspace: Workspace
+) -> _Trained:
+    """Train the student's network in place on the new scans, and on synthetic volumes where they are needed."""
+    device, reporter = device_named(config.device), workspace.reporter
     known = recalled(model, material.scans, device, reporter) if material.scans else None
     guidance = Guidance(strategy, RunningPrototypes(known)).to(device) if known and strategy.guided else None
-    teacher = place(model.network, device)
+    teacher, new = place(model.network, device), student.classes - model.classes
     objective = IncrementalObjective(teacher, strategy, model.classes, student.classes, material.thresholds, guidance)
-    replay = Replay(model, len(new), material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
+    replay = Replay(model, new, material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
     synthetic = replay.cases()
-    sampler = partial(sampler_of, material.cases, organs, model.preprocessing, config, share=strategy.replay)
+    sampler = partial(sampler_of, material.cases, student.organs, model.preprocessing, config, share=strategy.replay)
     frozen = strategy.frozen_statistics
     update = partial(run_loop, student.network, objective, config, workspace, "update", frozen=frozen, carried=guidance)
     if synthetic and strategy.refresh:
@@ -75,18 +99,23 @@ def update_model(
         synthetic += replay.cases(frozen_copy(student.network, workspace.student))
     patches = sampler(synthetic)
     update(patches)
-    record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
-    if strategy.replay:
-        record["synthetic"] = replay_summary(workspace.synthetic, [model.organs.names[c - 1] for c in replay.channels])
-    updated = replace(student, network=student.network.cpu().eval(), history=(*model.history, record))
-    updated = with_pieces(updated, material.cases, reporter)
-    if strategy.fusion and heldout:
-        updated = fuse_if_better(model, updated, heldout, device, reporter)
-    merged = [(hu, channels) for (hu, _), channels in zip(material.scans, material.merged, strict=True)]
-    if known:
-        known = guidance.prototypes.prototypes() if guidance else known
-        known = grown(known, *prototypes_of([model, updated], merged, updated.classes, device, reporter))
-    return with_memory(updated, merged, batches(patches, config.batch, model.patch), known, config.seed, reporter)
+    student.network.cpu().eval()
+    replayed = [model.organs.names[channel - 1] for channel in replay.channels]
+    record = {"synthetic": replay_summary(workspace.synthetic, replayed)} if strategy.replay else {}
+    return _Trained(patches, guidance.prototypes.prototypes() if guidance else known, record)
+
+
+def _remembering(
+    model: Model, updated: Model, material: _Material, trained: _Trained, config: TrainingConfig, workspace: Workspace
+) -> Model:
+    """The updated model with what it remembers for the next step."""
+    scans = [(hu, channels) for (hu, _), channels in zip(material.scans, material.merged, strict=True)]
+    prototypes, device, reporter = trained.prototypes, device_named(config.device), workspace.reporter
+    if prototypes:
+        seen = prototypes_of([model, updated], scans, updated.classes, device, reporter)
+        prototypes = grown(prototypes, *seen)
+    training = batches(trained.patches, config.batch, model.patch)
+    return with_memory(updated, scans, training, prototypes, config.seed, reporter)
 
 
 def _from_scratch(
@@ -141,14 +170,14 @@ def _material(
     cases: Sequence[Case],
     organs: OrganTable,
     strategy: Strategy,
+    config: TrainingConfig,
     allow_overlap: bool,
     workspace: Workspace,
-    device: torch.device,
 ) -> _Material:
     cached = prepare(cases, organs, model.preprocessing, workspace)
     if not (strategy.needs_teacher or strategy.lock):
         return _Material(cached)
-    seen = survey(model, cached, workspace.folder / "survey", device, workspace.reporter)
+    seen = survey(model, cached, workspace.folder / "survey", device_named(config.device), workspace.reporter)
     if not allow_overlap:
         question_overlaps(cached, seen, organs, model.classes)
     scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached]

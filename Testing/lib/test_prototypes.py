@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from training_runs import CONFIG, train, update
 from IncrementalSegLib.cases import Case
 from IncrementalSegLib.errors import Cancelled, PackageError
 from IncrementalSegLib.events import Reporter
+from IncrementalSegLib.inversion import memory
 from IncrementalSegLib.losses.unbiased import IGNORE
 from IncrementalSegLib.models.checkpoint import load_state, save_state
 from IncrementalSegLib.models.networks import PRESETS, NetworkSpec, build_network, features_and_logits
@@ -66,8 +68,8 @@ def test_a_stream_is_exact_in_chunks_of_any_size_and_order(seed, classes, channe
 
 def test_a_stream_keeps_nothing_of_what_was_added() -> None:
     moments = Moments(3, 2)
-    for step in range(5):
-        features = torch.full((2, 4, 4, 4), float(step))
+    for _ in range(2):
+        features = torch.rand(2, 4, 4, 4)
         kept = weakref.ref(features)
         moments.add(features, torch.zeros(4, 4, 4, dtype=torch.uint8))
         del features
@@ -90,7 +92,7 @@ class Powers(nn.Module):
         return torch.cat([torch.ones_like(x), x, x * x], 1)
 
 
-def headed(trunk: nn.Module, features: int) -> nn.Sequential:
+def headed(trunk: nn.Module, features: int = 3) -> nn.Sequential:
     return nn.Sequential(OrderedDict(trunk=trunk, activation=nn.Identity(), head=nn.Conv3d(features, 3, 1)))
 
 
@@ -102,7 +104,7 @@ def scan(*size: int, seed: int = 0) -> tuple[Tensor, np.ndarray]:
 
 @pytest.mark.parametrize("size", [(8, 8, 8), (5, 6, 7), (3, 20, 8), (17, 9, 25), (16, 8, 24)])
 def test_every_voxel_of_every_scan_counts_once_whatever_its_size(size: tuple[int, int, int]) -> None:
-    network, scans = headed(trunk := Powers(), 3), [scan(*size), scan(8, 8, 8, seed=1)]
+    network, scans = headed(trunk := Powers()), [scan(*size), scan(8, 8, 8, seed=1)]
     (found,) = collect([network], scans, 4, PATCH, CPU, Reporter())
     image = torch.cat([image.flatten() for image, _ in scans])
     labels = torch.cat([torch.from_numpy(labels).flatten() for _, labels in scans])
@@ -111,13 +113,9 @@ def test_every_voxel_of_every_scan_counts_once_whatever_its_size(size: tuple[int
     assert set(trunk.shapes) == {(1, 1, *PATCH)} and len(trunk.shapes) == np.prod([-(-n // 8) for n in size]) + 1
 
 
-def looking_around() -> nn.Sequential:
-    torch.manual_seed(0)
-    return headed(nn.Sequential(nn.Conv3d(1, 4, 5, padding=2), nn.BatchNorm3d(4)), 4)
-
-
 def test_features_are_those_of_the_tiles_of_every_network() -> None:
-    networks, (image, labels) = [looking_around(), headed(Powers(), 3)], scan(13, 5, 8)
+    looking_around = nn.Sequential(nn.Conv3d(1, 4, 5, padding=2), nn.BatchNorm3d(4))
+    networks, (image, labels) = [headed(looking_around, 4), headed(Powers())], scan(13, 5, 8)
     with torch.no_grad():
         padded = nn.functional.pad(image, [0, 0, 0, 3], value=-1.0)[None, None]
         trunk = networks[0].eval()[0]
@@ -132,14 +130,14 @@ def test_features_are_those_of_the_tiles_of_every_network() -> None:
 @pytest.mark.parametrize("labels", [(0, 1, 3), (IGNORE,)])
 def test_an_absent_class_is_zeros(labels: tuple[int, ...]) -> None:
     image, shown = torch.rand(8, 8, 8), np.resize(np.array(labels, np.uint8), PATCH)
-    (found,) = collect([headed(Powers(), 3)], [(image, shown)], 4, PATCH, CPU, Reporter())
+    (found,) = collect([headed(Powers())], [(image, shown)], 4, PATCH, CPU, Reporter())
     absent = [c for c in range(4) if c not in labels]
     assert not any(part[absent].any() for part in (found.mean, found.variance, found.count))
     assert found.count.sum() == (shown != IGNORE).sum()
 
 
 def test_collecting_is_cancelled_before_the_next_patch() -> None:
-    network = headed(trunk := Powers(), 3)
+    network = headed(trunk := Powers())
     reporter = Reporter(cancelled=lambda: len(trunk.shapes) >= 2)
     with pytest.raises(Cancelled):
         collect([network], [scan(32, 8, 8)], 4, PATCH, CPU, reporter)
@@ -169,7 +167,10 @@ def test_every_network_gives_its_features(name: str) -> None:
 
 def made(classes: int = 3, features: int = 2, seed: int = 0) -> Prototypes:
     generator = torch.Generator().manual_seed(seed)
-    mean, variance = torch.randn(classes, features, generator=generator), torch.rand(classes, features)
+    mean, variance = (
+        torch.randn(classes, features, generator=generator),
+        torch.rand(classes, features, generator=generator),
+    )
     return Prototypes(mean, variance, torch.arange(1, classes + 1))
 
 
@@ -187,7 +188,6 @@ DAMAGES: dict[str, Any] = {
     "4 classes": (made(4).to_state(), "3 classes of 2 features"),
     "3 features": (made(3, 3).to_state(), "3 classes of 2 features"),
     "not a number": ({**made().to_state(), "mean": torch.full((3, 2), torch.nan)}, "no number"),
-    "infinite": ({**made().to_state(), "variance": torch.full((3, 2), torch.inf)}, "no number"),
     "negative": ({**made().to_state(), "variance": torch.full((3, 2), -1.0)}, "negative variance"),
     "counts": ({**made().to_state(), "count": torch.ones(4)}, "damaged"),
     "no tensor": ({**made().to_state(), "mean": [1.0]}, "damaged"),
@@ -257,10 +257,11 @@ def test_the_scale_is_the_variance_within_and_between_known_classes() -> None:
 
 
 @pytest.fixture(scope="module")
-def base(two_cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Model:
+def base(two_cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """A tiny model of liver and spleen after a few steps; nothing may change it."""
-    config = replace(CONFIG, augmentation=UNAUGMENTED)
-    return train(two_cases, tmp_path_factory.mktemp("base"), config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "ANATOMIES", 1)
+        yield train(two_cases, tmp_path_factory.mktemp("base"), replace(CONFIG, augmentation=UNAUGMENTED))
 
 
 def prototypes_in(model: Model) -> Prototypes:

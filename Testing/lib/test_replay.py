@@ -17,7 +17,7 @@ from IncrementalSegLib.inversion import quality, session
 from IncrementalSegLib.inversion.memory import recall
 from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.models.package import Model
-from IncrementalSegLib.training import replay, run
+from IncrementalSegLib.training import replay, workspace
 from IncrementalSegLib.training.patches import CachedCase
 from IncrementalSegLib.training.strategies import STRATEGIES, Strategy
 
@@ -43,9 +43,9 @@ def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_count
     monkeypatch.setattr(quality, "KEEP_FROM", 0.0 if seen else 1.1)
     monkeypatch.setattr(replay, "visible", lambda scans, bank, model: {1: 1.0, 2: 0.1})
     replayed: list[CachedCase] = []
-    real = run.PatchSampler
+    real = workspace.PatchSampler
     monkeypatch.setattr(
-        run, "PatchSampler", lambda *a, replay, **k: replayed.__init__(replay) or real(*a, replay=replay, **k)
+        workspace, "PatchSampler", lambda *a, replay, **k: replayed.__init__(replay) or real(*a, replay=replay, **k)
     )
     events: list[dict] = []
     model = update(parent, two_cases, tmp_path, strategy, Reporter(events.append, every=0))
@@ -134,9 +134,9 @@ def test_halfway_the_student_competes_and_a_stopped_update_still_ends_at_the_sam
     strategy = replace(STRATEGIES["full"], replay=1.0, replay_all=True, refresh=True)
     monkeypatch.setitem(STRATEGIES, "full", strategy)
     pools: list[int] = []
-    real = run.PatchSampler
+    real = workspace.PatchSampler
     monkeypatch.setattr(
-        run, "PatchSampler", lambda *a, replay, **k: pools.append(len(replay)) or real(*a, replay=replay, **k)
+        workspace, "PatchSampler", lambda *a, replay, **k: pools.append(len(replay)) or real(*a, replay=replay, **k)
     )
     whole = update(parent, two_cases, tmp_path / "whole", "full")
     assert pools[:2] == [2, 3]
