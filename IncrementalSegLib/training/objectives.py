@@ -28,6 +28,11 @@ def class_balance(done: float, least: float = 0.0) -> float:
     return max(least, 0.5 - done)
 
 
+def class_planes(logits: Tensor) -> Tensor:
+    """Logits (B, C, x, y, z) in float32, class by class in memory: softmax takes a third of the time of channels last."""
+    return logits.float().contiguous()
+
+
 class SupervisedObjective:
     """Dice + CE; what was not annotated in a sample may hide in its background."""
 
@@ -36,7 +41,7 @@ class SupervisedObjective:
 
     def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
         """Loss parts of a batch when the share ``done`` of the run is behind."""
-        logits = network(batch.image).float()
+        logits = class_planes(network(batch.image))
         return {"seg": self.segmentation(logits, batch.target, ~batch.annotated, class_balance(done))}
 
 
@@ -81,14 +86,14 @@ class IncrementalObjective:
         s, balance = self.strategy, class_balance(done, self.strategy.balance)
         with stages(network, record=bool(s.pooled or s.encoder)) as ours:
             features, logits = features_and_logits(network, batch.image)
-        logits = logits.float()
+        logits = class_planes(logits)
         if not s.needs_teacher:
             return {"seg": self.segmentation(logits, batch.target, self._hidden(batch), balance)}
         with torch.no_grad(), stages(self.teacher, record=bool(s.pooled or s.encoder)) as theirs:
             old_features, old_logits = features_and_logits(
                 self.teacher, batch.plain if s.clean_teacher else batch.image
             )
-            old_logits = old_logits.float()
+            old_logits = class_planes(old_logits)
         target = self._with_pseudo_labels(batch.target, old_logits)
         parts = {"seg": self.segmentation(logits, target, self._hidden(batch), balance)}
         weight = None

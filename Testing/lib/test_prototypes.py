@@ -167,11 +167,8 @@ def test_every_network_gives_its_features(name: str) -> None:
 
 def made(classes: int = 3, features: int = 2, seed: int = 0) -> Prototypes:
     generator = torch.Generator().manual_seed(seed)
-    mean, variance = (
-        torch.randn(classes, features, generator=generator),
-        torch.rand(classes, features, generator=generator),
-    )
-    return Prototypes(mean, variance, torch.arange(1, classes + 1))
+    mean, variance = torch.randn(2, classes, features, generator=generator)
+    return Prototypes(mean, variance.square(), torch.arange(1, classes + 1))
 
 
 def same(a: Prototypes, b: Prototypes) -> bool:
