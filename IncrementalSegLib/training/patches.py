@@ -176,20 +176,21 @@ class PatchSampler:
         self, case: CachedCase, patch: tuple[int, ...], affine: np.ndarray, centre: np.ndarray
     ) -> tuple[Tensor, Tensor]:
         """Trilinear image and nearest target of a turned, scaled box; outside the scan is the window's low end."""
-        axes = [torch.arange(n, dtype=torch.float32) - (n - 1) / 2 for n in patch]
-        offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
-        points = offsets @ torch.tensor(affine.T, dtype=torch.float32) + torch.tensor(centre, dtype=torch.float32)
-        first = np.maximum(points.amin((0, 1, 2)).floor().long().numpy() - 1, 0)
-        last = np.minimum(points.amax((0, 1, 2)).ceil().long().numpy() + 2, case.image.shape)
+        reach = (np.array(patch) - 1) / 2
+        corners = np.stack(np.meshgrid(*zip(-reach, reach, strict=True), indexing="ij"), -1).reshape(-1, 3) @ affine.T
+        first = np.maximum(np.floor(centre + corners.min(0)).astype(int) - 1, 0)
+        last = np.minimum(np.ceil(centre + corners.max(0)).astype(int) + 2, case.image.shape)
         first = np.minimum(first, last - 2)
         box = tuple(slice(a, b) for a, b in zip(first, last, strict=True))
-        grid = 2 * (points - torch.tensor(first)) / torch.tensor(last - first - 1) - 1
-        grid = grid.flip(-1)[None]
+        half = (last - first - 1) / 2  # torch's grids run from -1 to 1, the last axis first
+        theta = np.column_stack([affine * reach / half[:, None], (centre - first) / half - 1])
+        theta = np.column_stack([theta[::-1, 2::-1], theta[::-1, 3]])[None]
+        turned = torch.nn.functional.affine_grid(torch.tensor(theta, dtype=torch.float32), [1, 1, *patch], True)
         image = torch.from_numpy(self.preprocessing.normalise(case.image[box]) + 1)[None, None]
         target = torch.from_numpy(case.target[box].astype(np.float32))[None, None]
         warp = torch.nn.functional.grid_sample
-        cut = warp(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0] - 1
-        labels = warp(target, grid, mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
+        cut = warp(image, turned, mode="bilinear", padding_mode="zeros", align_corners=True)[0, 0] - 1
+        labels = warp(target, turned, mode="nearest", padding_mode="zeros", align_corners=True)[0, 0]
         return cut, labels.long()
 
     def _shading(self, generator: np.random.Generator, shape: torch.Size) -> Tensor:
@@ -202,7 +203,7 @@ class PatchSampler:
         """A change of brightness (x, y, z) of every annotated organ as a whole, with soft borders."""
         shifts = generator.uniform(-1, 1, IGNORE + 1).astype(np.float32) * np.float32(self.augmentation.organ_shift)
         shifts[[0, IGNORE]] = 0
-        return torch.nn.functional.avg_pool3d(torch.from_numpy(shifts)[target][None, None], 3, 1, 1)[0, 0]
+        return _smoothed(torch.from_numpy(shifts)[target])
 
     def _intensities(self, generator: np.random.Generator, image: Tensor, target: Tensor) -> Tensor:
         a = self.augmentation
@@ -211,5 +212,15 @@ class PatchSampler:
         image = (image + torch.from_numpy(noise)).float() + self._shading(generator, image.shape)
         image = image + self._organ_shift(generator, target)
         if generator.random() < a.blur:
-            image = torch.nn.functional.avg_pool3d(image[None, None], 3, 1, 1)[0, 0]
+            image = _smoothed(image)
         return image
+
+
+def _smoothed(image: Tensor) -> Tensor:
+    """Mean over 3 × 3 × 3 voxels of an image (x, y, z), zero beyond its edges: an axis at a time is faster."""
+    for axis in range(3):
+        whole, inner = image.shape[axis], image.clone()
+        inner.narrow(axis, 1, whole - 1).add_(image.narrow(axis, 0, whole - 1))
+        inner.narrow(axis, 0, whole - 1).add_(image.narrow(axis, 1, whole - 1))
+        image = inner
+    return image / 27
