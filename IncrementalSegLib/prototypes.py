@@ -37,6 +37,11 @@ class Prototypes:
     variance: Tensor
     count: Tensor
 
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean, variance and count."""
+        return self.mean, self.variance, self.count
+
     def to_state(self) -> dict[str, Any]:
         """Tensors and plain values for a package."""
         return {"format": FORMAT, "mean": self.mean, "variance": self.variance, "count": self.count}
@@ -137,7 +142,7 @@ def grown(known: Prototypes, old: Prototypes, new: Prototypes) -> Prototypes:
         new: of the updated model, the same, (1 + K + N, F).
 
     An organ that the step's scans do not show moves by the drift of those they do, weighted by their likeness to it.
-    Variances of old classes are kept.
+    Variances of old classes are kept; one that nobody had seen before is as measured.
     """
     k = len(known.mean)
     seen = (old.count[:k] > 0) & (new.count[:k] > 0)
@@ -146,9 +151,11 @@ def grown(known: Prototypes, old: Prototypes, new: Prototypes) -> Prototypes:
         centred = nn.functional.normalize(known.mean - known.mean.mean(0), dim=1)
         likeness = (centred @ centred[seen].T / _SIMILARITY).softmax(1)  #                                   1+K,seen
         drift = torch.where(seen[:, None], drift, likeness @ drift[seen])
-    mean = torch.cat([known.mean + drift, new.mean[k:]])
-    variance = torch.cat([known.variance, new.variance[k:]])
-    return Prototypes(mean, variance, torch.cat([known.count, new.count[k:]]))
+    first = known.count == 0  # never seen before: as measured
+    mean = torch.where(first[:, None], new.mean[:k], known.mean + drift)
+    variance = torch.where(first[:, None], new.variance[:k], known.variance)
+    count = torch.where(first, new.count[:k], known.count)
+    return Prototypes(*(torch.cat([a, b[k:]]) for a, b in zip((mean, variance, count), new.parts, strict=True)))
 
 
 class RunningPrototypes(nn.Module):

@@ -24,11 +24,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session", autouse=True)
 def _little_replay() -> Iterator[None]:
-    """One synthetic volume of every recipe: models of a few steps see no organ in a scan: all are replayed."""
+    """One synthetic volume of every recipe, two anatomies in memory: models of a few steps replay every organ."""
+    from IncrementalSegLib.inversion import memory
     from IncrementalSegLib.training import replay
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(replay, "VOLUMES", 1)
+        patch.setattr(memory, "ANATOMIES", 2)
         yield
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from voxels import CLASSES, OLD, gradient, random_labels, random_logits
 
 from IncrementalSegLib.losses.dual_aligned import DualAlignment
-from IncrementalSegLib.losses.unbiased import IGNORE
+from IncrementalSegLib.losses.unbiased import IGNORE, UnbiasedSegmentationLoss
 from IncrementalSegLib.prototypes import Prototypes, RunningPrototypes, local_means
 from IncrementalSegLib.training.guidance import Guidance
 from IncrementalSegLib.training.strategies import STRATEGIES
@@ -28,7 +28,7 @@ def distance(a: Tensor, b: Tensor) -> float:
     return 1 - float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
 
 
-# Means of a batch
+# Sums over the voxels of a batch
 
 
 def test_means_of_a_batch_are_those_of_its_voxels() -> None:
@@ -51,6 +51,19 @@ def test_means_of_half_precision_neither_overflow_nor_lose_digits(dtype: torch.d
         means, _ = local_means(features, torch.zeros(2, 32, 32, 32, dtype=torch.long), 2)
     assert means.dtype == torch.float32
     assert torch.allclose(means[0], features.double().mean((0, 2, 3, 4)).float(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_does_not_sum_the_voxels_of_segmentation_in_half_precision(dtype: torch.dtype) -> None:
+    logits, target = random_logits(CLASSES, edge=48), random_labels(CLASSES, edge=48)  # 110,592 voxels a sample
+    logits[:, 0] += 5
+    hidden, found = torch.zeros(2, CLASSES, dtype=torch.bool), []
+    for autocast in (False, True):
+        at = logits.clone().requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=autocast):
+            loss = UnbiasedSegmentationLoss()(at, target, hidden)
+        found.append((loss, torch.autograd.grad(loss, at)[0]))
+    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1]) and found[0][1].any()
 
 
 # The loss
