@@ -121,8 +121,8 @@ def _run(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from .api import predict
     from .evaluation import organ_volumes
-    from .inference import peak_memory_mb
     from .models.package import load_model
+    from .peak import peak_memory_mb
     from .volumes import to_array
 
     model, reporter = load_model(_model_folder(options.model)), _reporter(options)

@@ -16,6 +16,7 @@ from .evaluation import Summary, forgetting, paired_bootstrap, retention
 from .organs import OrganTable
 from .report import csv_text, rounded_row
 from .storage import write_text
+from .training.strategies import STRATEGIES
 
 COLUMNS = (
     *("protocol", "strategy", "seed", "step", "organ", "role"),
@@ -36,7 +37,7 @@ def benchmark_rows(
     Args:
         run: ``protocol``, ``strategy``, ``seed``, ``step``, ``seconds`` and ``peak_memory_mb`` of the run.
         table: organs of the model after the step.
-        new: keys of the organs learned in the step; the others are old.
+        new: keys of the organs learned after the base model; the others are old.
         summary: `evaluation.summarise` of the model on the evaluation cases.
 
     Raises:
@@ -72,14 +73,14 @@ def write_case_csv(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[st
 
 
 def strategy_means(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What every strategy ends with, seeds averaged.
+    """What every strategy ends with, in the mean over its seeds, each compared with base and joint of the same seed.
 
     Per strategy at its last step: ``dsc`` and ``hd95`` per organ, means ``old``, ``new`` and ``all`` of DSC,
     ``retention``, ``of_joint``, ``forgetting`` (mean) and ``most_forgotten``, ``seconds`` (all steps) and
     ``peak_memory_mb``. Organs that no strategy of these rows ever brought to a DSC of 0.3 are left out of means.
-    Retention is the mean over old organs against the rows of the strategy ``base``; ``of_joint`` is the mean over all
-    organs against that of ``joint``. Forgetting counts organs that had reached a DSC of 0.5 when they were learned.
-    None where rows are missing or, for ``of_joint``, name other organs. Values may be text, as read from a CSV.
+    ``all`` needs every organ that counts. Retention is the mean over old organs against the strategy ``base``;
+    ``of_joint`` that over all organs against ``joint``. Forgetting counts organs that had reached a DSC of 0.5 when
+    they were learned, in an earlier step. None where it does not apply. Values may be text, as read from a CSV.
     ``base`` comes first, then the best mean over all organs first.
 
     Raises:
@@ -88,15 +89,27 @@ def strategy_means(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, Any
     rows = list(rows)
     if len(protocols := {row["protocol"] for row in rows}) != 1:
         raise InputError(f"A comparison needs the rows of one protocol, and these are of {len(protocols)}: choose one.")
-    names = dict.fromkeys(row["strategy"] for row in rows)
-    counted = counted_organs(rows)
-    ends = {name: mean_per_organ([row for row in rows if row["strategy"] == name], "dsc") for name in names}
-    found = {name: _strategy_line(name, rows, ends, counted) for name in names}
+    counted, found = counted_organs(rows), {}
+    for name in dict.fromkeys(row["strategy"] for row in rows):
+        seeds = dict.fromkeys(row["seed"] for row in rows if row["strategy"] == name)
+        lines = [_strategy_line(name, [row for row in rows if row["seed"] == seed], counted) for seed in seeds]
+        found[name] = {key: _averaged([line[key] for line in lines]) for key in lines[0]}
     return dict(sorted(found.items(), key=lambda item: (item[0] != BASE, -(item[1]["all"] or 0.0))))
 
 
-def mean_per_organ(rows: Iterable[Mapping[str, Any]], metric: str, step: int | None = None) -> dict[str, float]:
-    """Mean over seeds per organ of one strategy after a step (the last one when None); unscored organs are left out."""
+def _averaged(values: Sequence[Any]) -> Any:
+    """The mean over seeds of numbers, or of the numbers per organ; None where no seed has one."""
+    if isinstance(values[0], dict):
+        return {organ: _averaged([value.get(organ) for value in values]) for organ in values[0]}
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def per_organ(rows: Iterable[Mapping[str, Any]], metric: str, step: int | None = None) -> dict[str, float]:
+    """A metric per organ of one strategy after a step (the last one when None); organs without a score are left out.
+
+    Several seeds are averaged.
+    """
     rows = list(rows)
     wanted = max((int(row["step"]) for row in rows), default=0) if step is None else step
     gathered = defaultdict(list)
@@ -118,64 +131,68 @@ def counted_organs(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {**by_role, "all": learned}
 
 
-def when_learned(rows: Iterable[Mapping[str, Any]], strategy: str) -> dict[str, float]:
-    """DSC of every organ of a strategy after the step that learned it, seeds averaged; base organs from ``base``."""
-    own = [row for row in rows if row["strategy"] in (strategy, BASE)]
+def when_learned(own: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """DSC of every organ after the step that learned it, but those of the last step, which nobody could forget."""
+    own = list(own)
     learned: dict[str, float] = {}
-    for step in sorted({int(row["step"]) for row in own}):
-        learned = mean_per_organ([row for row in own if int(row["step"]) == step], "dsc") | learned
+    for step in sorted({int(row["step"]) for row in own})[:-1]:
+        learned = per_organ(own, "dsc", step) | learned
     return learned
 
 
+def is_reference(strategy: str) -> bool:
+    """Whether it is trained at once instead of step by step."""
+    return strategy in STRATEGIES and bool(STRATEGIES[strategy].from_scratch)
+
+
 def _strategy_line(
-    name: str,
-    rows: Sequence[Mapping[str, Any]],
-    ends: Mapping[str, dict[str, float]],
-    counted: Mapping[str, Sequence[str]],
+    name: str, rows: Sequence[Mapping[str, Any]], counted: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    own = [row for row in rows if row["strategy"] == name]
-    dsc, base, joint = (
-        {organ: v for organ, v in ends.get(line, {}).items() if organ in counted["all"]} for line in (name, BASE, JOINT)
-    )
+    """One strategy with one seed."""
+    own, base, joint = ([row for row in rows if row["strategy"] == line] for line in (name, BASE, JOINT))
+    ends = [per_organ(part, "dsc") for part in (own, base, joint)]
+    dsc, before, bound = ({organ: v for organ, v in end.items() if organ in counted["all"]} for end in ends)
     old, new = ({organ: v for organ, v in dsc.items() if organ in counted[role]} for role in ("old", "new"))
-    learned = {organ: v for organ, v in when_learned(rows, name).items() if v >= LEARNED and organ in dsc}
-    lost = forgetting(learned, dsc) if BASE in ends and name != BASE else {}
+    stepwise = name != BASE and not is_reference(name) and bool(base)
+    learned = {organ: v for organ, v in when_learned([*base, *own]).items() if v >= LEARNED and organ in dsc}
+    lost = forgetting(learned, dsc) if stepwise else {}
+    complete = dsc.keys() == set(counted["all"])
+    costs = {metric: _per_step(own, metric) for metric in ("seconds", "peak_memory_mb")}
     return {
-        "dsc": ends[name],
-        "hd95": mean_per_organ(own, "hd95"),
+        "dsc": ends[0],
+        "hd95": per_organ(own, "hd95"),
         "old": fmean(old.values()) if old else None,
         "new": fmean(new.values()) if new else None,
-        "all": fmean(dsc.values()) if dsc else None,
-        "retention": retention({organ: value for organ, value in base.items() if organ in old}, old),
-        "of_joint": fmean(dsc.values()) / fmean(joint.values()) if joint and joint.keys() == dsc.keys() else None,
+        "all": fmean(dsc.values()) if dsc and complete else None,
+        "retention": retention({organ: value for organ, value in before.items() if organ in old}, old),
+        "of_joint": fmean(dsc.values()) / fmean(bound.values())
+        if any(bound.values()) and bound.keys() == dsc.keys()
+        else None,
         "forgetting": fmean(lost.values()) if lost else None,
         "most_forgotten": max(lost.values()) if lost else None,
-        "seconds": _mean_of_seeds(own, "seconds", sum),
-        "peak_memory_mb": _mean_of_seeds(own, "peak_memory_mb", max),
+        "seconds": sum(costs["seconds"]) or None,
+        "peak_memory_mb": max(costs["peak_memory_mb"], default=None),
     }
 
 
-def _mean_of_seeds(rows: Iterable[Mapping[str, Any]], column: str, over_steps: Any) -> float | None:
-    """Mean over seeds of the sum or maximum over steps."""
-    runs: dict[Any, dict[int, float]] = defaultdict(dict)
-    for row in rows:
-        if row.get(column) not in (None, ""):
-            runs[row["seed"]][int(row["step"])] = float(row[column])
-    return fmean(over_steps(steps.values()) for steps in runs.values()) if runs else None
+def _per_step(rows: Iterable[Mapping[str, Any]], column: str) -> list[float]:
+    """What every step cost."""
+    steps = {int(row["step"]): float(row[column]) for row in rows if row.get(column) not in (None, "")}
+    return list(steps.values())
 
 
-def case_means(cases: Iterable[Mapping[str, Any]], strategy: str, organs: Iterable[str]) -> dict[str, float]:
-    """Mean DSC over these organs, and seeds, per case of a strategy after its last step."""
+def case_scores(cases: Iterable[Mapping[str, Any]], strategy: str, organs: Iterable[str]) -> dict[Any, float]:
+    """DSC by (case, seed, organ) of a strategy after its last step, for these organs."""
     own, wanted = [row for row in cases if row["strategy"] == strategy], set(organs)
     last = max((int(row["step"]) for row in own), default=0)
+    kept = [row for row in own if int(row["step"]) == last and row["organ"] in wanted and row["dsc"] not in (None, "")]
+    return {(row["case"], str(row["seed"]), row["organ"]): float(row["dsc"]) for row in kept}
+
+
+def interval(scores: Mapping[Any, float]) -> tuple[float, float, float] | None:
+    """Mean over cases, and its 95 % bootstrap interval, of scores by (case, …); None without a case."""
     gathered = defaultdict(list)
-    for row in own:
-        if int(row["step"]) == last and row["organ"] in wanted and row["dsc"] not in (None, ""):
-            gathered[row["case"]].append(float(row["dsc"]))
-    return {case: fmean(values) for case, values in gathered.items()}
-
-
-def interval(values: Iterable[float]) -> tuple[float, float, float] | None:
-    """Mean and 95 % bootstrap interval over cases (see `paired_bootstrap`); None without a case."""
-    found = list(values)
+    for (case, *_), value in scores.items():
+        gathered[case].append(value)
+    found = [fmean(values) for values in gathered.values()]
     return paired_bootstrap(found, np.random.default_rng(0)) if found else None

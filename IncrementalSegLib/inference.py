@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -164,10 +163,11 @@ def merge(
     merged = np.zeros(best.shape, np.uint8 if max(labels) < 256 else np.uint16)
     for channel, value in enumerate(labels):
         _paint(merged, best, value, resample(to_image(q[channel], grid), ct, outside=1.0 if channel == 0 else 0.0))
+    if before is not None:
+        merged[sitk.GetArrayViewFromImage(before) > 0] = 0
     keep_largest_pieces(merged, (organ.label for organ in organs if organ.key in connected))
     if before is not None:
-        earlier = sitk.GetArrayViewFromImage(before)
-        merged = np.where(earlier > 0, earlier, merged)
+        merged = merged + sitk.GetArrayViewFromImage(before)
     image = sitk.GetImageFromArray(merged)
     image.CopyInformation(ct)
     return image
@@ -178,13 +178,3 @@ def _paint(merged: np.ndarray, best: np.ndarray, value: int, probability: sitk.I
     wins = there > best
     merged[wins] = value
     np.copyto(best, there, where=wins)
-
-
-def peak_memory_mb() -> float:
-    """The largest resident memory of this process so far, in MB (0 where the platform does not tell)."""
-    if sys.platform == "win32":
-        return 0.0
-    import resource
-
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used / (1024 * 1024 if sys.platform == "darwin" else 1024)

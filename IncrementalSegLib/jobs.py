@@ -219,18 +219,17 @@ def prepare(job: Job, folder: Path, parent: Model | None = None) -> Ready:
     from .training.base import require_fitting_patch
     from .training.config import BASE_TRAINING, STEP_TRAINING
     from .training.strategies import strategy_named
-    from .training.update import extend_organs
+    from .training.update import extend_organs, require_growth
     from .volumes import Preprocessing
 
     strategy = strategy_named(job.strategy)
     from_scratch = job.kind == "train" or bool(strategy.from_scratch)
     config = (BASE_TRAINING if from_scratch else STEP_TRAINING).with_settings(job.training)
-    if job.kind == "add-organ" and strategy.from_scratch == "new":
-        raise InputError(f"A {strategy.name} knows none of the old organs: train one with  incrementalseg train.")
     if device_named(config.device).type == "cpu" and config.precision == "float16":
         raise InputError("float16 is for GPUs: use --precision auto, or name the GPU with --device cuda.")
     if job.kind == "add-organ":
         parent = parent or load_model(folder / job.model)
+        require_growth(parent, strategy, bool(job.parents))
     training, heldout = split_cases(job, folder)
     organs = job.new_organs(training[0].labels)
     extend_organs(parent.organs if parent else OrganTable(), organs)

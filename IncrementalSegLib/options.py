@@ -13,6 +13,8 @@ from .training.strategies import DEFAULT, STRATEGIES
 Verb = Callable[[argparse.Namespace], None]
 _EXIT_CODES = """exit codes: 0 done, 1 the work failed, 2 input or options cannot be used, 3 model package damaged,
 4 something could not be written, 130 cancelled (the message says how to go on)"""
+_OFFERED = [name for name, strategy in STRATEGIES.items() if strategy.from_scratch != "new"]
+_STRATEGY = f"one of {', '.join(_OFFERED)}, or one without a part, such as {DEFAULT}-without-region (%(default)s)"
 _CASES = """A dataset folder holds <case>_ct and <case>_seg files (.nii.gz, .nrrd, .mha; a CT may be a DICOM folder
 <case>_ct) and a dataset.json or labels.csv that names the label values."""
 
@@ -74,7 +76,7 @@ def _add_organ(parser: argparse.ArgumentParser) -> None:
         "--model", type=Path, required=True, help="current model: package or job folder, or library name"
     )
     _dataset(parser)
-    parser.add_argument("--strategy", default=DEFAULT, help=f"one of {', '.join(STRATEGIES)} (%(default)s)")
+    parser.add_argument("--strategy", default=DEFAULT, help=_STRATEGY)
     parser.add_argument("--parent", metavar="NAME", help="old organ that the new structure lies inside (tumour: Liver)")
     parser.add_argument(
         "--allow-overlap", action="store_true", help="accept annotations that cover much of an old organ"

@@ -42,6 +42,15 @@ class Prototypes:
         """Mean, variance and count."""
         return self.mean, self.variance, self.count
 
+    def completed(self, other: Prototypes) -> Prototypes:
+        """These prototypes, and ``other``'s of the classes of which there were none."""
+        k, first = len(self.mean), self.count == 0
+        mean, variance = (
+            torch.where(first[:, None], theirs[:k], mine)
+            for mine, theirs in zip(self.parts[:2], other.parts[:2], strict=True)
+        )
+        return Prototypes(mean, variance, torch.where(first, other.count[:k], self.count))
+
     def to_state(self) -> dict[str, Any]:
         """Tensors and plain values for a package."""
         return {"format": FORMAT, "mean": self.mean, "variance": self.variance, "count": self.count}
@@ -151,11 +160,8 @@ def grown(known: Prototypes, old: Prototypes, new: Prototypes) -> Prototypes:
         centred = nn.functional.normalize(known.mean - known.mean.mean(0), dim=1)
         likeness = (centred @ centred[seen].T / _SIMILARITY).softmax(1)  #                                   1+K,seen
         drift = torch.where(seen[:, None], drift, likeness @ drift[seen])
-    first = known.count == 0  # never seen before: as measured
-    mean = torch.where(first[:, None], new.mean[:k], known.mean + drift)
-    variance = torch.where(first[:, None], new.variance[:k], known.variance)
-    count = torch.where(first, new.count[:k], known.count)
-    return Prototypes(*(torch.cat([a, b[k:]]) for a, b in zip((mean, variance, count), new.parts, strict=True)))
+    moved = Prototypes(known.mean + drift, known.variance, known.count).completed(new)
+    return Prototypes(*(torch.cat([a, b[k:]]) for a, b in zip(moved.parts, new.parts, strict=True)))
 
 
 class RunningPrototypes(nn.Module):

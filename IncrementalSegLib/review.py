@@ -15,9 +15,10 @@ from .cases import Case
 from .evaluation import OrganScore, agreement, mean_per_organ, organ_volumes, score_case, summarise
 from .events import Reporter
 from .figures import plot_organ_bars, plot_planes
-from .inference import peak_memory_mb, predict_label_map
+from .inference import predict_label_map
 from .models.networks import device_named
 from .models.package import Model
+from .peak import peak_memory_mb
 from .report import build_report, organ_reports, write_report
 from .volumes import oriented, to_array, to_image
 

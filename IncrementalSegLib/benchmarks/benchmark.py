@@ -7,7 +7,7 @@ annotated; all models are scored on patients whom nobody trained on. ``--cases``
 layout with a ``split.json``, or a public archive as downloaded (``--cases flare21=DIR kits19=DIR …`` where a protocol
 has several). With ``--without Spleen`` the scans of the steps are cut so that the spleen is in none of them. A strategy
 such as ``full-without-region`` is an ablation. Every run resumes where it stopped, and finished ones are not repeated,
-so several processes may share the strategies of one folder.
+so several processes may share the strategies of one folder: the tables are of all runs that lie in it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..cancel import cancel_on_signals
 from ..comparison import write_benchmark_csv, write_case_csv
@@ -32,7 +31,7 @@ from ..volumes import Preprocessing
 from .command import execute, parser_of
 from .protocols import PROTOCOLS, Protocol
 from .qualitative import plot_predictions
-from .runs import BASE, Benchmark, keep_to_one_benchmark, run_strategy
+from .runs import BASE, Benchmark, all_results, keep_to_one_benchmark, run_strategy
 from .tables import benchmark_report
 
 
@@ -55,12 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--network", default="UNet")
     parser.add_argument("--spacing", type=float, default=3.0, help="voxel edge the models work at, mm (%(default)s)")
     parser.add_argument("--without", default="", metavar="ORGAN", help="cut it out of the field of view of the steps")
+    parser.add_argument("--heldout", type=int, default=0, help="cases of every step held out for weight fusion")
     parser.add_argument("--picture", metavar="CASE", help="evaluation case to show (default: the first)")
     return execute(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> str:
     for name in options.strategies:
+        if name != BASE and name.endswith("-without-fusion") and not options.heldout:
+            raise InputError(
+                "Weight fusion needs held-out cases and is off without them: give their number, --heldout 1."
+            )
         if name != BASE:
             strategy_named(name)
     protocol = PROTOCOLS[options.protocol]
@@ -69,12 +73,10 @@ def _run(options: argparse.Namespace) -> str:
     for benchmark in benchmarks:
         keep_to_one_benchmark(benchmark)
     reporter = Reporter(for_people(), cancelled=cancel_on_signals())
-    rows: list[dict[str, Any]] = []
-    cases: list[dict[str, Any]] = []
     for benchmark in benchmarks:
         for strategy in options.strategies:
-            found = run_strategy(benchmark, strategy, reporter)
-            rows, cases = rows + found[0], cases + found[1]
+            run_strategy(benchmark, strategy, reporter)
+    rows, cases = all_results(benchmarks[0])
     out, name = options.out, benchmarks[0].name
     write_benchmark_csv(rows, out / f"{name}.csv")
     write_case_csv(cases, out / f"{name}-cases.csv")
@@ -93,7 +95,8 @@ def _benchmark(options: argparse.Namespace, protocol: Protocol, seed: int) -> Be
     step = replace(base, steps=options.steps, learning_rate=options.learning_rate)
     spec, preprocessing = NetworkSpec.preset(options.network), Preprocessing((options.spacing,) * 3)
     folders = _folders(options.cases, protocol)
-    return Benchmark(protocol, folders, options.split, options.out, base, step, spec, preprocessing, options.without)
+    where = (protocol, folders, options.split, options.out)
+    return Benchmark(*where, base, step, spec, preprocessing, options.without, options.heldout)
 
 
 def _folders(given: Sequence[str], protocol: Protocol) -> Mapping[str, Path]:

@@ -17,7 +17,6 @@ from statistics import median
 
 import torch
 
-from ..inference import peak_memory_mb
 from ..models.networks import NetworkSpec, build_network, device_named, freeze_statistics, place
 from ..models.widen import widen
 from ..prototypes import Prototypes, RunningPrototypes
@@ -63,7 +62,7 @@ def _run(options: argparse.Namespace) -> str:
     ours, other = (median(times[1:]) for times in seconds)  # the first is warm-up
     row = {"task": f"training step, {options.ours}", "alternative": options.alternative, "ours_s": round(ours, 3)}
     row |= {"alternative_s": round(other, 3), "ratio": round(ours / other, 3), "agreement": None}
-    row |= {"ours_peak_mb": round(peak_memory_mb()), "alternative_peak_mb": round(peak_memory_mb())}
+    row |= {"ours_peak_mb": None, "alternative_peak_mb": None}  # both share one process
     row |= {"machine": f"{platform.machine()} {device.type}, {torch.get_num_threads()} threads"}
     write_text(options.out / "speed.csv", csv_text(COLUMNS, [row]))
     return markdown_table(list(COLUMNS), [[str(row[column]) for column in COLUMNS]])

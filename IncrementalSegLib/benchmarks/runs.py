@@ -13,12 +13,13 @@ from ..comparison import benchmark_rows
 from ..errors import InputError
 from ..evaluation import OrganScore, score_case, summarise
 from ..events import EventFile, Reporter
-from ..inference import peak_memory_mb, predict_label_map
+from ..inference import predict_label_map
 from ..jobs import seconds_worked
 from ..lock import locked
 from ..models.networks import NetworkSpec, device_named
 from ..models.package import Model, load_model, save_package
 from ..organs import OrganTable, normalise, organ_named
+from ..peak import peak_memory_mb, reset_peak_memory
 from ..storage import write_json
 from ..training.base import train_base
 from ..training.config import TrainingConfig
@@ -45,6 +46,7 @@ class Benchmark:
     spec: NetworkSpec
     preprocessing: Preprocessing = Preprocessing()
     without: str = ""  # organ that is cut out of the steps' field of view
+    heldout: int = 0  # cases of every step that nobody trains on; they decide about weight fusion
 
     @property
     def name(self) -> str:
@@ -72,6 +74,14 @@ class Benchmark:
         wanted = [organ_named(name).key for name in organs]
         return [case.restricted(wanted) for case in cases]
 
+    def step_cases(self, number: int, organs: Sequence[str]) -> tuple[list[Case], list[Case]]:
+        """The cases of step ``number`` that are trained on, and those that are held out; the base has none of these."""
+        cases = self.training_cases(number, organs)
+        kept = len(cases) - (self.heldout if number else 0)
+        if kept < 1:
+            raise InputError(f"Step {number} has {len(cases)} cases: hold out fewer of them.")
+        return cases[:kept], cases[kept:]
+
     def evaluation_cases(self) -> list[Case]:
         """The cases that models are scored on, with all that was annotated in them."""
         parts = (
@@ -81,8 +91,8 @@ class Benchmark:
         return [case for part in parts for case in part]
 
 
-def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> tuple[list[dict[str, Any]], ...]:
-    """Train (or reuse) the models of one strategy: the rows of every step, and those of every case.
+def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> None:
+    """Train and score the models of one strategy, unless that was done before.
 
     ``base`` is the base model. ``joint`` and ``specialist`` are one model each, trained as long as the sequence.
 
@@ -91,26 +101,24 @@ def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> tup
     """
     steps = benchmark.protocol.steps
     if strategy == BASE:
-        return _results(benchmark, strategy, 0, _base(benchmark, reporter), reporter)
+        _score(benchmark, strategy, 0, _base(benchmark, reporter), reporter)
+        return
     if strategy_named(strategy).from_scratch:
         last = len(steps) - 1
         model = _finished(benchmark, strategy, last, reporter, lambda ws: _train_at_once(benchmark, strategy, ws))
-        return _results(benchmark, strategy, last, model, reporter)
-    rows: list[dict[str, Any]] = []
-    cases: list[dict[str, Any]] = []
+        _score(benchmark, strategy, last, model, reporter)
+        return
     model = _base(benchmark, reporter)
     for number, step in enumerate(steps[1:], start=1):
 
         def train(workspace: Workspace, parent: Model = model, number: int = number, step: Any = step) -> Model:
             organs = [organ_named(name) for name in step.organs]
-            seen = benchmark.training_cases(number, step.organs)
-            chosen = strategy_named(strategy)
-            return update_model(parent, seen, organs, benchmark.step, chosen, workspace, allow_overlap=True)
+            seen, heldout = benchmark.step_cases(number, step.organs)
+            options: dict[str, Any] = {"heldout": heldout, "allow_overlap": True}
+            return update_model(parent, seen, organs, benchmark.step, strategy_named(strategy), workspace, **options)
 
         model = _finished(benchmark, strategy, number, reporter, train)
-        found = _results(benchmark, strategy, number, model, reporter)
-        rows, cases = rows + found[0], cases + found[1]
-    return rows, cases
+        _score(benchmark, strategy, number, model, reporter)
 
 
 def _base(benchmark: Benchmark, reporter: Reporter) -> Model:
@@ -129,7 +137,7 @@ def _train_at_once(benchmark: Benchmark, strategy: str, workspace: Workspace) ->
     sources = {
         (step.archive, step.part): number for number, step in enumerate(benchmark.protocol.steps) if number >= first
     }
-    cases = [case for number in sources.values() for case in benchmark.training_cases(number, organs)]
+    cases = [case for number in sources.values() for case in benchmark.step_cases(number, organs)[0]]
     config = replace(benchmark.base, steps=benchmark.total_steps)
     return _train(benchmark, organs, cases, config, workspace, strategy)
 
@@ -156,6 +164,7 @@ def _finished(
             reporter.message(f"{benchmark.name}, seed {benchmark.step.seed}, {strategy}, step {step}")
             logging = Reporter(EventFile(folder / "events.jsonl"), *reporter.sinks, cancelled=reporter.cancelled)
             logging.emit("started", strategy=strategy, step=step)
+            reset_peak_memory()
             model = train(Workspace(folder, logging))
             cost = {"seconds": seconds_worked(folder), "peak_memory_mb": round(peak_memory_mb())}
             write_json(folder / "cost.json", cost)
@@ -163,10 +172,8 @@ def _finished(
     return load_model(folder / "model")
 
 
-def _results(
-    benchmark: Benchmark, strategy: str, step: int, model: Model, reporter: Reporter
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows per organ, and per organ and case."""
+def _score(benchmark: Benchmark, strategy: str, step: int, model: Model, reporter: Reporter) -> None:
+    """Write ``results.json`` of a model: rows per organ, and per organ and case."""
     folder = benchmark.folder(strategy) / f"step{step}"
     if not (folder / "scores.json").exists():
         scores = score_model(model, benchmark.evaluation_cases(), benchmark.step.device, reporter)
@@ -178,7 +185,20 @@ def _results(
     new = [key for key in model.organs.keys if key not in old]
     names = dict(zip(model.organs.keys, model.organs.names, strict=True))
     cases = [{**run, **vars(score), "organ": names[score.organ]} for score in scores]
-    return benchmark_rows({**run, **cost}, model.organs, new, summarise(scores)), cases
+    rows = benchmark_rows({**run, **cost}, model.organs, new, summarise(scores))
+    write_json(folder / "results.json", {"rows": rows, "cases": cases})
+
+
+def all_results(benchmark: Benchmark) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Rows, and rows per case, of every finished run in the folder: all seeds and strategies, whoever trained them."""
+    base = benchmark.folder(BASE).parents[1].glob(f"seed*/{BASE}/step*/results.json")
+    others = benchmark.folder("").parents[0].glob("seed*/*/step*/results.json")
+    rows, cases = [], []
+    for path in sorted({*base, *others}):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows += [{**row, "protocol": benchmark.name} for row in found["rows"]]
+        cases += [{**row, "protocol": benchmark.name} for row in found["cases"]]
+    return rows, cases
 
 
 def score_model(model: Model, cases: Sequence[Case], device: str, reporter: Reporter) -> list[OrganScore]:
@@ -204,7 +224,11 @@ def keep_to_one_benchmark(benchmark: Benchmark) -> None:
     path = benchmark.out / benchmark.protocol.name / f"seed{benchmark.step.seed}" / "settings.json"
     runs = {"base": asdict(benchmark.base), "step": asdict(benchmark.step), "network": asdict(benchmark.spec)}
     folders = {archive: str(folder.resolve()) for archive, folder in benchmark.folders.items()}
-    settings = json.loads(json.dumps({**runs, "preprocessing": asdict(benchmark.preprocessing), "cases": folders}))
+    numbers = range(len(benchmark.protocol.steps))
+    seen = [benchmark.training_cases(number, benchmark.protocol.steps[number].organs) for number in numbers]
+    names = [[case.name for case in part] for part in (*seen, benchmark.evaluation_cases())]
+    data = {"preprocessing": asdict(benchmark.preprocessing), "folders": folders, "cases": names}
+    settings = json.loads(json.dumps({**runs, **data, "heldout": benchmark.heldout}))
     for run in ("base", "step"):
         del settings[run]["device"]
     if not path.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..comparison import BASE, case_means, counted_organs, interval, mean_per_organ, strategy_means
+from ..comparison import BASE, case_scores, counted_organs, interval, per_organ, strategy_means
 from ..report import decimals, markdown_table
 
 _MEANS = ("old", "new", "all")
@@ -57,14 +57,14 @@ _SHARES = ("retention", "of_joint", "forgetting", "most_forgotten")
 
 
 def _with_interval(mean: float | None, cases: Sequence[Mapping[str, Any]], name: str, organs: Sequence[str]) -> str:
-    found = interval(case_means(cases, name, organs).values())
+    found = interval(case_scores(cases, name, organs))
     return decimals(mean, 3) + (f" [{found[1]:.3f}, {found[2]:.3f}]" if found and mean is not None else "")
 
 
 def _difference(cases: Sequence[Mapping[str, Any]], name: str, ours: str, organs: Sequence[str]) -> str:
-    """Mean difference to our strategy on the same cases, in points of DSC."""
-    theirs, mine = (case_means(cases, strategy, organs) for strategy in (name, ours))
-    found = interval(100 * (theirs[case] - mine[case]) for case in theirs if case in mine)
+    """Mean difference to our strategy on the same cases, seeds and organs, in points of DSC."""
+    theirs, mine = (case_scores(cases, strategy, organs) for strategy in (name, ours))
+    found = interval({key: 100 * (theirs[key] - mine[key]) for key in theirs if key in mine})
     return f"{found[0]:+.1f} [{found[1]:+.1f}, {found[2]:+.1f}]" if found else "—"
 
 
@@ -83,6 +83,6 @@ def step_table(rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> str:
     for name in names:
         own = [row for row in rows if row["strategy"] == name]
         for step in sorted({int(row["step"]) for row in own}):
-            found = mean_per_organ(own, "dsc", step)
+            found = per_organ(own, "dsc", step)
             lines.append([name, str(step), *(decimals(found.get(organ), 3) for organ in organs)])
     return markdown_table(["Strategy", "Step", *organs], lines)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from ..comparison import BASE, mean_per_organ
+from ..comparison import BASE, is_reference, per_organ
 from .bars import AFTER, EXTRA
 from .canvas import QUIET, TEXT, legend_below, new_figure, save_figure
 
@@ -88,11 +88,10 @@ def _step_means(
     own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]], wanted: set[str] | None
 ) -> list[tuple[int, float]]:
     """(step, mean DSC) of a strategy, from the base model on where it goes on from that one."""
-    steps = sorted({int(row["step"]) for row in own})
-    start = [*base, *own] if steps[:1] == [1] else list(own)
+    start = list(own) if is_reference(own[0]["strategy"]) else [*base, *own]
     points = []
     for step in sorted({int(row["step"]) for row in start}):
-        found = mean_per_organ(start, "dsc", step)
+        found = per_organ(start, "dsc", step)
         chosen = [value for organ, value in found.items() if wanted is None or organ in wanted]
         points += [(step, fmean(chosen))] if chosen else []
     return points

@@ -43,17 +43,20 @@ class Calibration(nn.Module):
         cosine = product(directions, f) / f.norm(dim=1, keepdim=True).clamp(min=_EPSILON)  #                    B,C,V
         return cosine.div(self.temperature).masked_fill(~known[:, None], -torch.inf).softmax(1)
 
-    def region(self, affinity: Tensor, q: Tensor, counted: Tensor) -> Tensor:
+    def region(self, affinity: Tensor, q: Tensor, counted: Tensor, known: Tensor) -> Tensor:
         """``w(x) = Σ_c q_c(x) A_c(x)^γ`` over its mean where ``counted``: one weight per voxel, (B, V).
 
         One number per voxel, since a weight per class inside the sum over classes would move the minimum off ``q``.
+        A class without a prototype is trusted: nothing speaks against it.
 
         Args:
             affinity: (B, C, V).
             q: teacher's probabilities (B, C, V).
             counted: bool (B, V), the voxels in which the teacher has a say.
+            known: bool (C,), classes that have a prototype.
         """
-        weight = (q * affinity.pow(self.gamma)).sum(1)  #                                                         B,V
+        trust = torch.where(known[:, None], affinity.pow(self.gamma), 1.0)  #                                   B,C,V
+        weight = (q * trust).sum(1)  #                                                                            B,V
         return weight / ((weight * counted).sum() / counted.sum().clamp(min=1)).clamp(min=_EPSILON)
 
     @staticmethod

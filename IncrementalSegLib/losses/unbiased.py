@@ -5,6 +5,8 @@ Work over all classes and voxels is kept to few passes: on a CPU it would cost m
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -22,23 +24,37 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         return a @ b
 
 
-def folded_background(log_p: Tensor, hidden: Tensor) -> Tensor:
-    """Log-probability of the background together with the classes it may hide.
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """Class probabilities ``p`` and ``log_p``, (B, C, V) over voxels V, of logits of a ``shape`` (B, C, …).
 
-    Args:
-        log_p: log-softmax over classes, (B, C, …).
-        hidden: bool (B, C), True for a class that an unlabelled voxel of this sample may be.
-
-    Returns:
-        ``log(p_0 + sum of hidden p_c)``, (B, …).
+    Worked out once and given to every loss of a step: on a CPU a softmax takes as long as a convolution.
     """
-    samples = []
-    for sample, row in zip(log_p, hidden.tolist(), strict=True):
-        channels = [0, *(c for c, is_hidden in enumerate(row) if is_hidden and c)]
-        together = channels == list(range(len(channels)))
-        group = sample[: len(channels)] if together else sample[channels]
-        samples.append(group.logsumexp(0) if len(channels) > 1 else group[0])
-    return torch.stack(samples)
+
+    log_p: Tensor
+    p: Tensor
+    shape: torch.Size
+
+    @classmethod
+    def of(cls, logits: Tensor | Posterior) -> Posterior:
+        """The posterior of logits (B, C, …), or the one that is given."""
+        if isinstance(logits, Posterior):
+            return logits
+        log_p = at_least_float32(logits).flatten(2).contiguous().log_softmax(1)
+        return cls(log_p, log_p.exp(), logits.shape)
+
+    def background(self, hidden: Tensor) -> Tensor:
+        """Log-probability (B, V) of the background together with the classes it may hide: ``log(p_0 + Σ p_c)``.
+
+        Args:
+            hidden: bool (B, C), True for a class that an unlabelled voxel of this sample may be.
+        """
+        if not hidden[:, 1:].any():
+            return self.log_p[:, 0]
+        folded = hidden.clone()
+        folded[:, 0] = True
+        together = product(folded[:, None].to(self.p.dtype), self.p)[:, 0]  #                                     B,V
+        return together.clamp(min=torch.finfo(together.dtype).tiny).log()
 
 
 class UnbiasedSegmentationLoss(nn.Module):
@@ -57,8 +73,8 @@ class UnbiasedSegmentationLoss(nn.Module):
         super().__init__()
         self.smooth = smooth
 
-    def forward(self, logits: Tensor, target: Tensor, hidden: Tensor, balance: float = 0.0) -> Tensor:
-        """The loss of logits (B, C, x, y, z) against target (B, x, y, z) with ``hidden`` (B, C).
+    def forward(self, logits: Tensor | Posterior, target: Tensor, hidden: Tensor, balance: float = 0.0) -> Tensor:
+        """The loss of logits (B, C, x, y, z), or their posterior, against target (B, x, y, z) with ``hidden`` (B, C).
 
         A share ``balance`` of the cross-entropy is averaged over the annotated classes in the batch instead of over
         voxels: Dice alone hardly moves an organ whose probability is still near 0.
@@ -66,23 +82,23 @@ class UnbiasedSegmentationLoss(nn.Module):
         Raises:
             ValueError: shapes that do not belong together.
         """
-        if logits.dim() != 5 or target.shape != logits[:, 0].shape or hidden.shape != logits.shape[:2]:
+        samples, classes, *size = logits.shape
+        if len(size) != 3 or target.shape != (samples, *size) or hidden.shape != (samples, classes):
             raise ValueError(
                 f"logits {tuple(logits.shape)}, target {tuple(target.shape)}, hidden {tuple(hidden.shape)}"
             )
-        log_p = at_least_float32(logits).flatten(2).log_softmax(1)  #                                      B,C,V
+        posterior = Posterior.of(logits)
         counted = target.flatten(1) != IGNORE  #                                                             B,V
         labels = target.flatten(1).where(counted, 0)
-        picked = log_p.gather(1, labels[:, None])[:, 0]  #                                                   B,V
-        nll = -torch.where(labels > 0, picked, folded_background(log_p, hidden)) * counted  #                B,V
-        samples, classes = log_p.shape[:2]
+        picked = posterior.log_p.gather(1, labels[:, None])[:, 0]  #                                         B,V
+        nll = -torch.where(labels > 0, picked, posterior.background(hidden)) * counted  #                    B,V
         where = (labels + classes * torch.arange(samples, device=labels.device)[:, None]).flatten()
-        empty = log_p.new_zeros(samples * classes)
+        empty = picked.new_zeros(samples * classes)
         errors, overlap, voxels = (
             empty.index_add(0, where, part.flatten()).view(samples, classes)  #                              B,C
             for part in (nll, picked.exp() * counted, counted.to(empty.dtype))
         )
-        mass = product(log_p.exp(), counted[..., None].to(log_p.dtype))[..., 0]  #                           B,C
+        mass = (posterior.p * counted[:, None]).sum(2)  #                                                    B,C
         known, pseudo, total = ~hidden, hidden & (voxels > 0), mass + voxels
         dice = self._dice(overlap, total, known) + self._dice(overlap, total, pseudo)
         return self._cross_entropy(errors, voxels, known, balance) + dice
@@ -114,26 +130,34 @@ class UnbiasedDistillation(nn.Module):
         super().__init__()
         self.label_guided = label_guided
 
-    def forward(self, logits: Tensor, teacher_logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor | Posterior,
+        teacher_logits: Tensor | Posterior,
+        target: Tensor,
+        weight: Tensor | None = None,
+    ) -> Tensor:
         """The loss of logits (B, 1+K+N, …) against teacher logits (B, 1+K, …) with the step's annotation (B, …).
 
-        ``weight`` (B, V) is what each voxel counts: PGCD's region calibration (method §3).
+        Logits may be given as their posterior. ``weight`` (B, V) is what each voxel counts: PGCD's region calibration
+        (method §3).
 
         Raises:
             ValueError: shapes that do not belong together.
         """
+        samples, classes, *size = logits.shape
         old = teacher_logits.shape[1]
-        fits = weight is None or weight.shape == target.flatten(1).shape
-        if logits[:, :old].shape != teacher_logits.shape or target.shape != logits[:, 0].shape or not fits:
+        fits = teacher_logits.shape == (samples, min(old, classes), *size) and target.shape == (samples, *size)
+        if not fits or (weight is not None and weight.shape != target.flatten(1).shape):
             raise ValueError(
                 f"logits {tuple(logits.shape)}, teacher {tuple(teacher_logits.shape)}, target {tuple(target.shape)}, "
                 f"weight {None if weight is None else tuple(weight.shape)}"
             )
-        log_p = at_least_float32(logits).flatten(2).log_softmax(1)  #                                  B,1+K+N,V
-        q = at_least_float32(teacher_logits).flatten(2).softmax(1)  #                                    B,1+K,V
+        posterior = Posterior.of(logits)
+        q = Posterior.of(teacher_logits).p  #                                                            B,1+K,V
         labels = target.flatten(1)
-        hidden = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2]) >= old
-        voxels = q[:, 0] * folded_background(log_p, hidden) + (q[:, 1:] * log_p[:, 1:old]).sum(1)  #              B,V
+        hidden = torch.arange(classes, device=q.device).expand(samples, classes) >= old
+        voxels = q[:, 0] * posterior.background(hidden) + (q[:, 1:] * posterior.log_p[:, 1:old]).sum(1)  #        B,V
         if self.label_guided:
             voxels = voxels * ((labels < old) | (labels == IGNORE))
         if weight is not None:

@@ -66,10 +66,10 @@ class Model:
 
         Raises:
             PackageError: the network's output layer has no bias.
-            InputError: the model is locked, and would not be any longer.
+            ValueError: the model is locked.
         """
         if self.spec.branches:
-            raise InputError("This model keeps its old organs locked: add organs to it with --strategy locked.")
+            raise ValueError("a locked model is not widened: it grows by branches")
         state = {key: tensor.cpu() for key, tensor in self.network.state_dict().items()}
         return widen(lambda n: build_network(self.spec, n), state, self.classes, classes)
 

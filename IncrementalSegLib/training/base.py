@@ -10,6 +10,7 @@ import torch
 
 from ..cases import Case, require_annotations
 from ..errors import InputError
+from ..losses.unbiased import IGNORE
 from ..models.networks import NetworkSpec, build_network, device_named, divisor
 from ..models.package import Model
 from ..organs import OrganTable
@@ -17,6 +18,7 @@ from ..volumes import Preprocessing
 from .config import TrainingConfig
 from .objectives import SupervisedObjective
 from .outcome import prototypes_of, step_record, with_memory, with_pieces
+from .patches import CachedCase
 from .reshape import with_reshaped
 from .workspace import Workspace, batches, prepare, run_loop, sampler_of
 
@@ -49,9 +51,15 @@ def train_base(
     model = Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
     model = with_pieces(model, cached, reporter)
     scans = [(np.asarray(case.image), np.asarray(case.target)) for case in cached]
-    (prototypes,) = prototypes_of([model], scans, model.classes, device_named(config.device), reporter)
+    labelled = [(hu, _known(target, case)) for (hu, target), case in zip(scans, cached, strict=True)]
+    (prototypes,) = prototypes_of([model], labelled, model.classes, device_named(config.device), reporter)
     training = batches(sampler, config.batch, model.patch)
     return with_memory(model, scans, training, prototypes, config.seed, reporter)
+
+
+def _known(target: np.ndarray, case: CachedCase) -> np.ndarray:
+    """Labels in which 0 is background: where an organ was not annotated, nobody knows."""
+    return target if case.annotated.all() else np.where(target == 0, IGNORE, target)
 
 
 def require_fitting_patch(spec: NetworkSpec, patch: Sequence[int]) -> None:

@@ -62,7 +62,7 @@ class Guidance(nn.Module):
         if s.region or s.channel:
             affinity = self.calibration.affinity(theirs, p.mean, p.known)  #                                    B,C,V
         if s.region:
-            weight = self.calibration.region(affinity, q.flatten(2), counted.flatten(1))  #                       B,V
+            weight = self.calibration.region(affinity, q.flatten(2), counted.flatten(1), p.known)
             coarse = weight.unflatten(1, q.shape[2:])[:, None]
             weight = nn.functional.interpolate(coarse, size, mode="nearest").flatten(1)
         if s.channel:

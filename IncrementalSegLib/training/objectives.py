@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..losses.pooled import PooledStripDistillation
-from ..losses.unbiased import IGNORE, Distillation, UnbiasedDistillation, UnbiasedSegmentationLoss
+from ..losses.unbiased import IGNORE, Distillation, Posterior, UnbiasedDistillation, UnbiasedSegmentationLoss
 from ..models.networks import features_and_logits
 from .guidance import Guidance
 from .patches import Batch
@@ -28,11 +28,6 @@ def class_balance(done: float, least: float = 0.0) -> float:
     return max(least, 0.5 - done)
 
 
-def class_planes(logits: Tensor) -> Tensor:
-    """Logits (B, C, x, y, z) in float32, class by class in memory: channels last, softmax takes three times as long."""
-    return logits.float().contiguous()
-
-
 class SupervisedObjective:
     """Dice + CE; what was not annotated in a sample may hide in its background."""
 
@@ -41,8 +36,7 @@ class SupervisedObjective:
 
     def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
         """Loss parts of a batch when the share ``done`` of the run is behind."""
-        logits = class_planes(network(batch.image))
-        return {"seg": self.segmentation(logits, batch.target, ~batch.annotated, class_balance(done))}
+        return {"seg": self.segmentation(network(batch.image), batch.target, ~batch.annotated, class_balance(done))}
 
 
 @dataclass(frozen=True)
@@ -86,23 +80,23 @@ class IncrementalObjective:
         s, balance = self.strategy, class_balance(done, self.strategy.balance)
         with stages(network, record=bool(s.pooled or s.encoder)) as ours:
             features, logits = features_and_logits(network, batch.image)
-        logits = class_planes(logits)
+        posterior = Posterior.of(logits)
         if not s.needs_teacher:
-            return {"seg": self.segmentation(logits, batch.target, self._hidden(batch), balance)}
+            return {"seg": self.segmentation(posterior, batch.target, self._hidden(batch), balance)}
         with torch.no_grad(), stages(self.teacher, record=bool(s.pooled or s.encoder)) as theirs:
             old_features, old_logits = features_and_logits(
                 self.teacher, batch.plain if s.clean_teacher else batch.image
             )
-            old_logits = class_planes(old_logits)
-        target = self._with_pseudo_labels(batch.target, old_logits)
-        parts = {"seg": self.segmentation(logits, target, self._hidden(batch), balance)}
+            q = Posterior.of(old_logits)
+        target = self._with_pseudo_labels(batch.target, q.p.unflatten(2, batch.target.shape[1:]))
+        parts = {"seg": self.segmentation(posterior, target, self._hidden(batch), balance)}
         weight = None
         if self.guidance is not None:
             advice = self.guidance(features, old_features, old_logits, batch.target)
             parts, weight = parts | advice.parts, advice.weight
         if s.distillation:
             share = s.distillation / self.old  # MiB averages over the old classes too
-            parts["kd"] = share * self.distillation(logits, old_logits, batch.target, weight)
+            parts["kd"] = share * self.distillation(posterior, q, batch.target, weight)
         if s.lwf:
             parts["lwf"] = s.lwf * self.lwf(logits, old_logits)
         if s.encoder:
@@ -119,11 +113,10 @@ class IncrementalObjective:
         """Classes (B, C) that an unlabelled voxel may be: what is not annotated, if the strategy knows of it."""
         return ~batch.annotated if self.strategy.unbiased else torch.zeros_like(batch.annotated)
 
-    def _with_pseudo_labels(self, target: Tensor, teacher_logits: Tensor) -> Tensor:
+    def _with_pseudo_labels(self, target: Tensor, q: Tensor) -> Tensor:
         kind, thresholds = self.strategy.pseudo_labels, self.thresholds
         if not kind or thresholds is None:
             return target
-        q = teacher_logits.softmax(1)
         if kind == "entropy":
             return torch.where(target > 0, target, entropy_pseudo_labels(q, thresholds.entropy.to(q.device)))
         return torch.where(target > 0, target, confident_pseudo_labels(q, thresholds.confidence.to(q.device)))

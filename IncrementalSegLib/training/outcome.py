@@ -73,14 +73,18 @@ def prototypes_of(
 
 
 def recalled(model: Model, scans: Sequence[Scan], device: torch.device, reporter: Reporter) -> Prototypes:
-    """The prototypes that a model remembers; of one that remembers none those of what it sees on these scans.
+    """The prototypes that a model remembers; of what it does not remember those of what it sees on these scans.
 
     Raises:
         PackageError: they are damaged.  Cancelled: the reporter says so.
     """
+    known = None
     if "prototypes" in model.memory:
-        return Prototypes.from_state(model.memory["prototypes"], model.classes, model.spec.features)
-    return prototypes_of([model], scans, model.classes, device, reporter)[0]
+        known = Prototypes.from_state(model.memory["prototypes"], model.classes, model.spec.features)
+        if (known.count > 0).all():
+            return known
+    seen = prototypes_of([model], scans, model.classes, device, reporter)[0]
+    return known.completed(seen) if known else seen
 
 
 def with_memory(

@@ -56,6 +56,7 @@ def update_model(
         return _from_scratch(
             model, cases, organs if strategy.from_scratch == "all" else new, config, strategy, workspace
         )
+    require_growth(model, strategy, any(organ.parent for organ in new))
     cases = [case.restricted(organ.key for organ in new) for case in cases]
     require_annotations(cases, new)
     torch.manual_seed(config.seed)
@@ -143,8 +144,6 @@ def _from_scratch(
 def _student(model: Model, organs: OrganTable, strategy: Strategy) -> Model:
     """The model as the step starts: widened, or with a branch beside the old network."""
     if strategy.lock:
-        if inside := [organ for organ in list(organs)[len(model.organs) :] if organ.parent]:
-            raise InputError(f"'{inside[0].name}' lies inside an old organ, which is locked: choose another strategy.")
         return replace(model.with_branch(len(organs) - len(model.organs)), organs=organs, hash="")
     network = model.widened(len(organs) + 1)
     if not strategy.from_background:
@@ -183,6 +182,20 @@ def _material(
     scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached]
     merged = [np.where(case.target > 0, case.target, seen.predictions[case.key]) for case in cached]
     return _Material(cached, scans, merged, seen.thresholds)
+
+
+def require_growth(model: Model, strategy: Strategy, inside: bool) -> None:
+    """Refuse a strategy that cannot give this model another organ; ``inside``: one that lies inside an old one.
+
+    Raises:
+        InputError: says which strategy can.
+    """
+    if strategy.from_scratch == "new":
+        raise InputError(f"A {strategy.name} knows none of the old organs: train one with  incrementalseg train.")
+    if model.spec.branches and not (strategy.lock or strategy.from_scratch):
+        raise InputError("This model keeps its old organs locked: add organs to it with --strategy locked.")
+    if strategy.lock and inside:
+        raise InputError("The new structure lies inside an old organ, which is locked: choose another strategy.")
 
 
 def extend_organs(old: OrganTable, new: Sequence[Organ]) -> OrganTable:

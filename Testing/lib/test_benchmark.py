@@ -163,7 +163,7 @@ def test_refuses_an_unknown_strategy_before_it_begins(small_patients, tmp_path, 
 
 
 def test_refuses_to_mix_runs_of_other_settings(small_patients, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(benchmark, "run_strategy", lambda *_: ([], []))
+    monkeypatch.setattr(benchmark, "run_strategy", lambda *_: None)
     for step in ("write_benchmark_csv", "write_case_csv", "plot_strategies", "plot_steps", "plot_predictions"):
         monkeypatch.setattr(benchmark, step, lambda *_: None)
     monkeypatch.setattr(benchmark, "benchmark_report", lambda *_: "")
@@ -172,6 +172,40 @@ def test_refuses_to_mix_runs_of_other_settings(small_patients, tmp_path, capsys,
     assert main([*_command(small_patients, tmp_path, "base"), "--learning-rate", "1e-4"]) == 2
     assert "holds runs of other settings" in capsys.readouterr().err
     assert main([*_command(small_patients, tmp_path, "base"), "--learning-rate", "1e-4", "--seeds", "1"]) == 0
+
+
+def test_the_tables_are_of_all_runs_in_the_folder(small_patients, tmp_path, capsys):
+    assert main(_command(small_patients, tmp_path, "base", "fine-tune")) == 0
+    assert main([*_command(small_patients, tmp_path, "base"), "--seeds", "1"]) == 0
+    rows = list(csv.DictReader((tmp_path / "btcv-4-1.csv").read_text(encoding="utf-8").splitlines()))
+    assert {(row["strategy"], row["seed"]) for row in rows} == {("base", "0"), ("fine-tune", "0"), ("base", "1")}
+    assert "| fine-tune | " in capsys.readouterr().out.split("HD95")[-1]
+
+
+def test_another_split_is_another_benchmark(small_patients, tmp_path, capsys):
+    assert main(_command(small_patients, tmp_path / "out", "base")) == 0
+    other = tmp_path / "split.json"
+    other.write_text(json.dumps({"step0": ["a"], "step1": ["c"], "evaluation": ["b"]}))
+    assert main([*_command(small_patients, tmp_path / "out", "base"), "--split", str(other)]) == 2
+    assert "holds runs of other settings" in capsys.readouterr().err
+
+
+def test_held_out_cases_are_for_fusion_alone(small_patients, tmp_path, capsys, monkeypatch):
+    seen = {}
+
+    def update(model, cases, *rest: object, heldout, **options: object):
+        seen["cases"], seen["heldout"] = ([case.name for case in part] for part in (cases, heldout))
+        raise InputError("enough")
+
+    monkeypatch.setattr(runs, "update_model", update)
+    split = {"step0": ["a"], "step1": ["b", "c"], "evaluation": ["a"]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    command = [*_command(small_patients, tmp_path / "out", "full"), "--split", str(tmp_path / "split.json")]
+    assert main([*command, "--heldout", "1"]) == 2 and seen == {"cases": ["b"], "heldout": ["c"]}
+    other = [*command, "--out", str(tmp_path / "other")]
+    assert main([*other, "--heldout", "2"]) == 2 and "hold out fewer" in capsys.readouterr().err
+    assert main([*command, "--strategies", "full-without-fusion"]) == 2
+    assert "Weight fusion needs held-out cases" in capsys.readouterr().err
 
 
 def test_every_seed_has_a_base_model_of_its_own_and_references_train_as_long_as_the_sequence(

@@ -71,16 +71,20 @@ def test_classes_without_a_prototype_get_no_affinity_and_do_not_matter() -> None
 def test_region_weights_by_hand() -> None:
     affinity, q = torch.tensor([[[0.9, 0.2, 0.5], [0.1, 0.8, 0.5]]]), torch.tensor([[[1.0, 0.5, 0.1], [0.0, 0.5, 0.9]]])
     counted = torch.tensor([[True, True, False]])
-    linear = Calibration(gamma=1.0).region(affinity, q, counted)
+    known = torch.tensor([True, True])
+    linear = Calibration(gamma=1.0).region(affinity, q, counted, known)
     assert torch.allclose(linear, torch.tensor([[0.9, 0.5, 0.5]]) / 0.7)
-    squared = Calibration(gamma=2.0).region(affinity, q, counted)
+    squared = Calibration(gamma=2.0).region(affinity, q, counted, known)
     assert torch.allclose(squared, torch.tensor([[0.81, 0.34, 0.25]]) / 0.575)
+    trusting = Calibration().region(affinity, q, counted, torch.tensor([True, False]))
+    assert torch.allclose(trusting, torch.tensor([[0.9, 0.6, 0.95]]) / 0.75)  # nothing speaks against the second class
 
 
 def test_gamma_zero_trusts_every_voxel_alike() -> None:
     affinity, q = (random_logits(OLD + i, dtype=torch.float64)[:, :OLD].flatten(2).softmax(1) for i in range(2))
     affinity[:, 1] = 0
-    assert (Calibration(gamma=0.0).region(affinity, q, random_labels(2).flatten(1) > 0) - 1).abs().max() < 1e-12
+    counted, known = random_labels(2).flatten(1) > 0, torch.ones(OLD, dtype=torch.bool)
+    assert (Calibration(gamma=0.0).region(affinity, q, counted, known) - 1).abs().max() < 1e-12
 
 
 # Channels and feature distillation

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from IncrementalSegLib.benchmarks.tables import benchmark_report, organ_table, step_table
-from IncrementalSegLib.comparison import benchmark_rows, case_means, interval, strategy_means, write_benchmark_csv
+from IncrementalSegLib.comparison import benchmark_rows, case_scores, interval, strategy_means, write_benchmark_csv
 from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.organs import OrganTable
 
@@ -73,17 +73,18 @@ def test_means_retention_and_share_of_joint_are_as_computed_by_hand() -> None:
     means = strategy_means(ROWS)
     assert list(means) == ["base", "joint", "mib", "fine-tune"]
     mib = means["mib"]
-    assert [mib[key] for key in ("old", "new", "all")] == pytest.approx([0.8, 0.6, 2.2 / 3])
+    assert [mib[key] for key in ("old", "new", "all")] == pytest.approx([0.8, 0.6, 0.7])
     assert mib["retention"] == pytest.approx(1.6 / 1.6)
-    assert mib["of_joint"] == pytest.approx(2.2 / 2.4)
+    assert mib["of_joint"] == pytest.approx(2.1 / 2.4)
     assert means["fine-tune"]["retention"] == pytest.approx(0.4 / 1.6)
     assert (means["base"]["old"], means["base"]["new"], means["base"]["of_joint"]) == (pytest.approx(0.8), None, None)
+    assert means["base"]["all"] is None and means["joint"]["forgetting"] is None
 
 
 def test_only_the_last_step_of_a_strategy_counts() -> None:
     earlier = [row("mib", organ, 0.0, step=0) for organ in ("Liver", "Spleen")]
     with_earlier, without = (strategy_means(rows)["mib"] for rows in (earlier + ROWS, ROWS))
-    assert {key for key in without if with_earlier[key] != without[key]} == {"most_forgotten"}
+    assert {key for key in without if with_earlier[key] != without[key]} == {"forgetting", "most_forgotten"}
 
 
 def test_an_organ_without_a_score_is_left_out_of_the_mean() -> None:
@@ -108,7 +109,9 @@ def test_an_organ_that_nobody_learned_counts_in_no_mean() -> None:
     rows = [*ROWS, row("mib", "Aorta", 0.2, "new"), row("joint", "Aorta", 0.29, "new")]
     assert strategy_means(rows)["mib"]["new"] == strategy_means(ROWS)["mib"]["new"]
     assert strategy_means(rows)["mib"]["dsc"]["Aorta"] == 0.2
-    assert strategy_means([*rows, row("fine-tune", "Aorta", 0.3, "new")])["mib"]["new"] == pytest.approx(0.4)
+    assert strategy_means([*rows, row("fine-tune", "Aorta", 0.3, "new")])["mib"]["new"] == pytest.approx(
+        (0.35 + 0.7) / 2
+    )
 
 
 def test_forgetting_counts_from_the_step_that_learned_an_organ() -> None:
@@ -122,7 +125,7 @@ def test_forgetting_counts_from_the_step_that_learned_an_organ() -> None:
         *(row("mib", organ, dsc, step=2) for organ, dsc in (("Pancreas", 0.1), ("Stomach", 0.5))),
     ]
     line = strategy_means(rows)["mib"]
-    assert line["forgetting"] == pytest.approx((-0.02 + 0.06 + 0.04 + 0.0) / 4)  # the pancreas was never learned
+    assert line["forgetting"] == pytest.approx((-0.02 + 0.06 + 0.04) / 3)  # no pancreas, no stomach of the last step
     assert line["most_forgotten"] == pytest.approx(0.06)
     assert strategy_means(rows)["base"]["forgetting"] is None
     table = step_table(rows, ["base", "mib"]).splitlines()
@@ -137,6 +140,19 @@ def test_seconds_add_up_over_steps_and_memory_is_the_largest() -> None:
     assert (line["seconds"], line["peak_memory_mb"]) == (30.0, 102.0)
 
 
+def test_every_seed_is_compared_with_its_own_base() -> None:
+    ends = {"base": (0.9, 0.6), "mib": (0.9, 0.3)}
+    rows = [
+        row(name, "Liver", dsc, seed=seed, step=int(name != "base"))
+        for name, values in ends.items()
+        for seed, dsc in enumerate(values)
+    ]
+    assert strategy_means(rows)["mib"]["retention"] == pytest.approx((1 + 0.5) / 2)
+    only_one = [r for r in rows if r["strategy"] == "base" or r["seed"] == 0]
+    assert strategy_means(only_one)["mib"]["retention"] == pytest.approx(1)
+    assert strategy_means(only_one)["base"]["old"] == pytest.approx(0.75)
+
+
 def test_intervals_are_over_cases_and_differences_are_paired() -> None:
     cases = [
         {"strategy": strategy, "seed": seed, "step": 1, "organ": "Liver", "case": case, "dsc": dsc}
@@ -144,12 +160,14 @@ def test_intervals_are_over_cases_and_differences_are_paired() -> None:
         for case, dsc in zip("ab", values, strict=True)
         for seed in (0, 1)
     ]
-    assert case_means(cases, "mib", ["Liver"]) == {"a": 0.8, "b": 0.4}
-    assert case_means([*cases, cases[-1] | {"step": 2, "dsc": 1.0}], "mib", ["Liver"]) == {"b": 1.0}
-    mean, low, high = interval([0.8, 0.4])
-    assert (mean, low, high) == (pytest.approx(0.6), pytest.approx(0.4), pytest.approx(0.8)) and interval([]) is None
+    assert case_scores(cases, "mib", ["Liver"])["b", "1", "Liver"] == 0.4
+    later = cases[-1] | {"step": 2, "dsc": 1.0}
+    assert case_scores([*cases, later], "mib", ["Liver"]) == {("b", "1", "Liver"): 1.0}
+    mean, low, high = interval(case_scores(cases, "mib", ["Liver"]))
+    assert (mean, low, high) == (pytest.approx(0.6), pytest.approx(0.4), pytest.approx(0.8)) and interval({}) is None
     rows = [row("full", "Liver", 0.7), row("mib", "Liver", 0.6)]
-    (line,) = [text for text in benchmark_report(rows, cases).splitlines() if text.startswith("| mib | 0.600 [")]
+    unpaired = cases[0] | {"strategy": "mib", "seed": 2, "dsc": 0.0}
+    (line,) = [t for t in benchmark_report(rows, [*cases, unpaired]).splitlines() if t.startswith("| mib | 0.600 [")]
     assert line.split("|")[5].strip() == "-10.0 [-10.0, -10.0]"
 
 

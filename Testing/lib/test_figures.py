@@ -61,7 +61,7 @@ def test_bars_name_organs_print_values_and_mark_losses_in_words(tmp_path: Path) 
     assert found.count("NOT LEARNED") == 2
     assert "not measured" in found
     assert "Agreement of old and new model (not annotated)" in found
-    assert "Verdict: old organ lost (distill)" in found
+    assert "Verdict: old organ lost (full)" in found
 
 
 def test_a_good_step_shows_no_word_of_loss(tmp_path: Path) -> None:

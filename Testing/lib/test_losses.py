@@ -15,9 +15,9 @@ from IncrementalSegLib.losses.pooled import PooledStripDistillation
 from IncrementalSegLib.losses.unbiased import (
     IGNORE,
     Distillation,
+    Posterior,
     UnbiasedDistillation,
     UnbiasedSegmentationLoss,
-    folded_background,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,23 +36,32 @@ def test_folding_is_the_sum_of_probabilities() -> None:
     logits = random_logits(CLASSES)
     hidden = hidden_of(1, 4, classes=CLASSES, batch=2)
     hidden[1] = hidden_of(1, 2, classes=CLASSES)
-    background, p = folded_background(logits.log_softmax(1), hidden).exp(), logits.softmax(1)
-    assert background.shape == logits[:, 0].shape
+    background, p = Posterior.of(logits).background(hidden).exp().view_as(logits[:, 0]), logits.softmax(1)
     assert torch.allclose(background[0], p[0, 0] + p[0, 1] + p[0, 4], atol=1e-6)
     assert torch.allclose(background[1], p[1, 0] + p[1, 1] + p[1, 2], atol=1e-6)
 
 
 @pytest.mark.parametrize("hidden", [(), (0,)])
 def test_folding_nothing_changes_nothing(hidden: tuple[int, ...]) -> None:
-    log_p = random_logits(3).log_softmax(1)
-    assert torch.equal(folded_background(log_p, hidden_of(*hidden, classes=3, batch=2)), log_p[:, 0])
+    posterior = Posterior.of(random_logits(3))
+    assert torch.equal(posterior.background(hidden_of(*hidden, classes=3, batch=2)), posterior.log_p[:, 0])
 
 
 def test_folding_stays_finite_where_probabilities_vanish() -> None:
-    log_p = torch.tensor([200.0, -200.0, -200.0]).reshape(1, 3, 1, 1, 1).log_softmax(1)
     hidden = hidden_of(1, classes=3)
-    assert folded_background(log_p, hidden).item() == pytest.approx(0.0, abs=1e-6)
-    assert torch.isfinite(gradient(lambda x: folded_background(x, hidden).sum(), log_p)).all()
+    for sure, expected in ((0, 0.0), (2, math.log(torch.finfo(torch.float32).tiny))):
+        logits = torch.full((1, 3, 1, 1, 1), -200.0)
+        logits[:, sure] = 200.0
+        assert Posterior.of(logits).background(hidden).item() == pytest.approx(expected, abs=1e-6)
+        assert torch.isfinite(gradient(lambda x: Posterior.of(x).background(hidden).sum(), logits)).all()
+
+
+def test_a_posterior_is_worked_out_once_and_gives_every_loss_the_same() -> None:
+    logits, old = random_logits(CLASSES), random_logits(OLD)
+    posterior, target, hidden = Posterior.of(logits), random_labels(CLASSES), hidden_of(1, 2, classes=CLASSES, batch=2)
+    assert Posterior.of(posterior) is posterior and torch.allclose(posterior.p.sum(1), torch.ones(2, 64))
+    assert UnbiasedSegmentationLoss()(posterior, target, hidden) == UnbiasedSegmentationLoss()(logits, target, hidden)
+    assert UnbiasedDistillation()(posterior, Posterior.of(old), target) == UnbiasedDistillation()(logits, old, target)
 
 
 # Segmentation

@@ -200,7 +200,7 @@ def test_the_default_strategy_shows_the_teacher_unchanged_intensities() -> None:
 def test_pseudo_labels_change_the_segmentation_loss_and_spare_the_annotation() -> None:
     old, batch = teacher(), batch_of()
     objective = objective_of(STRATEGIES["full"], old)
-    labels = objective._with_pseudo_labels(batch.target, old(batch.plain))
+    labels = objective._with_pseudo_labels(batch.target, old(batch.plain).softmax(1))
     assert torch.equal(labels[batch.target > 0], batch.target[batch.target > 0])
     assert {1, 2} & set(labels.unique().tolist())
     without = objective_of(replace(STRATEGIES["full"], pseudo_labels=""), old)

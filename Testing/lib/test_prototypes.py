@@ -255,9 +255,6 @@ def test_the_scale_is_the_variance_within_and_between_known_classes() -> None:
     assert running.scale().tolist() == [2 + 1, 3 + 0]
 
 
-# In trainings
-
-
 @pytest.fixture(scope="module")
 def base(two_cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Model:
     """A tiny model of liver and spleen after a few steps; nothing may change it."""

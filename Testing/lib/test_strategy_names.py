@@ -92,8 +92,8 @@ def test_a_part_that_a_strategy_lacks_is_a_sentence(name: str, has: str) -> None
         strategy_named(name)
 
 
-def test_a_specialist_is_no_way_to_add_an_organ(patients: Path, tmp_path: Path) -> None:
-    job = Job("add-organ", str(patients), ("Stomach",), model="nowhere", strategy="specialist")
+def test_a_specialist_is_no_way_to_add_an_organ(patients: Path, base_job: Path, tmp_path: Path) -> None:
+    job = Job("add-organ", str(patients), ("Stomach",), model=str(base_job / "model"), strategy="specialist")
     with pytest.raises(InputError, match="specialist knows none of the old organs: train one with  incrementalseg tr"):
         prepare(job, tmp_path)
     with pytest.raises(InputError, match="'best' is not known"):
