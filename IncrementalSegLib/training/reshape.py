@@ -17,6 +17,7 @@ import numpy as np
 from ..events import Reporter
 from ..inversion.anatomy import Anatomy
 from ..inversion.manipulation import Manipulation, draw_warp
+from ..losses.unbiased import IGNORE
 from ..storage import write_json
 from .patches import CachedCase, organ_points, save_array
 
@@ -32,31 +33,48 @@ def with_reshaped(
     folder: Path,
     seed: int,
     reporter: Reporter,
+    anatomies: Sequence[np.ndarray] | None = None,
 ) -> list[CachedCase]:
     """The cases and ``count`` warped copies of each, kept under ``folder``; the same seed gives the same copies.
+
+    ``anatomies`` are labels (x, y, z) of all organs that should change their shape, where a case's own annotation does
+    not hold them all; the copy is annotated like its case.
 
     Raises:
         InputError: a scan shows no body.  StorageError: a copy cannot be written.
     """
     copies = []
     for number, case in enumerate(cases if count else (), start=1):
-        copies += _copies(case, spacing, folder, [[seed, number, copy] for copy in range(count)])
+        organs = np.asarray(case.target if anatomies is None else anatomies[number - 1])
+        copies += _copies(case, organs, spacing, folder, [[seed, number, copy] for copy in range(count)])
         reporter.progress("reshape", number, len(cases))
     return [*cases, *copies]
 
 
-def _copies(case: CachedCase, spacing: Spacing, folder: Path, seeds: list[list[int]]) -> list[CachedCase]:
-    recipes = [json.dumps([case.key, seed, asdict(RESHAPING)]) for seed in seeds]
+def _copies(
+    case: CachedCase, organs: np.ndarray, spacing: Spacing, folder: Path, seeds: list[list[int]]
+) -> list[CachedCase]:
+    seen = hashlib.sha256(organs.tobytes()).hexdigest()
+    recipes = [json.dumps([case.key, seen, seed, asdict(RESHAPING)]) for seed in seeds]
     places = [folder / hashlib.sha256(recipe.encode()).hexdigest()[:16] for recipe in recipes]
     missing = [pair for pair in zip(places, seeds, strict=True) if not (pair[0] / "done.json").exists()]
     if missing:
-        anatomy = Anatomy.of(case.image, np.asarray(case.target), spacing)
+        anatomy = Anatomy.of(case.image, organs, spacing)
         for place, seed in missing:
             warp = draw_warp(anatomy, spacing, RESHAPING, np.random.default_rng(seed))
             save_array(place / "image.npy", np.rint(warp.image(case.image)).astype(np.int16))
-            save_array(place / "target.npy", warp.labels(anatomy.organs))
+            warped = warp.labels(anatomy.organs)
+            save_array(place / "target.npy", np.where(_annotated(case)[warped], warped, 0).astype(np.uint8))
             write_json(place / "done.json", {"of": case.key})
     return [_opened(case, place) for place in places]
+
+
+def _annotated(case: CachedCase) -> np.ndarray:
+    """For every label whether it may stand in the case's annotation, (256,); `IGNORE` may."""
+    kept = np.zeros(IGNORE + 1, bool)
+    kept[: len(case.annotated)] = case.annotated
+    kept[IGNORE] = True
+    return kept
 
 
 def _opened(case: CachedCase, place: Path) -> CachedCase:

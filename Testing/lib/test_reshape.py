@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,25 @@ def test_copies_are_made_once_and_depend_on_the_seed(
     again = reshaped(cases, tmp_path)
     assert [case.key for case in again] == [case.key for case in first]
     assert all(np.array_equal(a.image, b.image) for a, b in zip(again, first, strict=True))
+
+
+def test_organs_that_are_not_annotated_are_warped_too_and_stay_unannotated(
+    cases: list[CachedCase], tmp_path: Path
+) -> None:
+    case = cases[0]
+    partly = replace(
+        case,
+        target=np.where(case.target == 1, 1, 0).astype(np.uint8),
+        annotated=np.array([True, True, False]),
+        key="partly",
+    )
+    folder, whole = tmp_path / "copies", [np.asarray(case.target)]
+    alone = with_reshaped([partly], 1, SPACING, folder, 0, Reporter())[1]
+    both = with_reshaped([partly], 1, SPACING, folder, 0, Reporter(), whole)[1]
+    every = with_reshaped([case], 1, SPACING, folder, 0, Reporter())[1]
+    assert np.array_equal(both.image, every.image) and not np.array_equal(both.image, alone.image)
+    assert np.array_equal(both.target, np.where(every.target == 1, 1, 0)) and (every.target == 2).any()
+    assert both.points.keys() == {1} and np.array_equal(both.annotated, partly.annotated)
 
 
 def test_none_are_made_where_none_are_asked_for(cases: list[CachedCase], tmp_path: Path) -> None:
