@@ -27,6 +27,7 @@ from .objectives import IncrementalObjective, Thresholds
 from .outcome import prototypes_of, recalled, step_record, with_memory, with_pieces
 from .patches import CachedCase, PatchSampler
 from .replay import Replay, frozen_copy, replay_summary
+from .reshape import with_reshaped
 from .strategies import Strategy
 from .survey import question_overlaps, survey
 from .workspace import Workspace, batches, prepare, run_loop, sampler_of
@@ -92,7 +93,7 @@ def _train(
     objective = IncrementalObjective(teacher, strategy, model.classes, student.classes, material.thresholds, guidance)
     replay = Replay(model, new, material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
     synthetic = replay.cases()
-    sampler = partial(sampler_of, material.cases, student.organs, model.preprocessing, config, share=strategy.replay)
+    sampler = partial(sampler_of, material.training, student.organs, model.preprocessing, config, share=strategy.replay)
     frozen = strategy.frozen_statistics
     update = partial(run_loop, student.network, objective, config, workspace, "update", frozen=frozen, carried=guidance)
     if synthetic and strategy.refresh:
@@ -155,10 +156,12 @@ def _student(model: Model, organs: OrganTable, strategy: Strategy) -> Model:
 class _Material:
     """A step's cases, and what the current model sees in them: nothing where the strategy does not ask it.
 
-    ``scans`` are HU and predicted channels, ``merged`` the same channels with the annotations over them.
+    ``training`` are the cases and their warped copies, ``scans`` HU and predicted channels, ``merged`` the same
+    channels with the annotations over them.
     """
 
     cases: list[CachedCase]
+    training: list[CachedCase]
     scans: Sequence[Scan] = ()
     merged: Sequence[np.ndarray] = ()
     thresholds: Thresholds | None = None
@@ -174,14 +177,15 @@ def _material(
     workspace: Workspace,
 ) -> _Material:
     cached = prepare(cases, organs, model.preprocessing, workspace)
+    where = (config.augmentation.copies, model.preprocessing.spacing, workspace.cache, config.seed, workspace.reporter)
     if not (strategy.needs_teacher or strategy.lock):
-        return _Material(cached)
+        return _Material(cached, with_reshaped(cached, *where))
     seen = survey(model, cached, workspace.folder / "survey", device_named(config.device), workspace.reporter)
     if not allow_overlap:
         question_overlaps(cached, seen, organs, model.classes)
     scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached]
     merged = [np.where(case.target > 0, case.target, seen.predictions[case.key]) for case in cached]
-    return _Material(cached, scans, merged, seen.thresholds)
+    return _Material(cached, with_reshaped(cached, *where, merged), scans, merged, seen.thresholds)
 
 
 def require_growth(model: Model, strategy: Strategy, inside: bool) -> None:

@@ -64,13 +64,13 @@ def test_fine_tuning_never_asks_the_old_model_and_distillation_does(parent, two_
     assert asked("full")
 
 
-def test_a_base_model_sees_warped_copies_of_its_scans_and_a_step_does_not(parent, two_cases, tmp_path, monkeypatch):
+def test_base_training_and_a_step_see_warped_copies_of_their_scans(parent, two_cases, tmp_path, monkeypatch):
     pools: list[int] = []
     real = workspace.PatchSampler
     monkeypatch.setattr(workspace, "PatchSampler", lambda pool, *a, **k: pools.append(len(pool)) or real(pool, *a, **k))
     train(two_cases, tmp_path / "base")
     update(parent, two_cases, tmp_path / "step")
-    assert pools == [2 * (1 + CONFIG.augmentation.copies), 2]
+    assert pools == [2 * (1 + CONFIG.augmentation.copies)] * 2
 
 
 def test_joint_training_refuses_cases_without_the_old_organs(parent, two_cases, tmp_path):
