@@ -89,11 +89,11 @@ def _run(options: argparse.Namespace) -> str:
         trained = train_base(cases, table, config, Workspace(options.out, reporter), preprocessing=preprocessing)
         save_package(trained, options.out / "trained")
     model = without_patients(load_model(options.out / "trained"))
-    evaluation = read_dataset(options.cases, options.organs, read_split(split, "evaluation"))
-    scores = summarise(score_model(model, evaluation, options.device, reporter))
     package = options.out / NAME
     shutil.rmtree(package, ignore_errors=True)
-    save_package(replace(model, hash=""), package)
+    save_package(replace(model, network=model.network.half()), package)  # half as large; loaded as float32
+    evaluation = read_dataset(options.cases, options.organs, read_split(split, "evaluation"))
+    scores = summarise(score_model(load_model(package), evaluation, options.device, reporter))
     card = model_card(model, scores, len(names))
     write_text(package / "README.md", card)
     return card
@@ -106,7 +106,8 @@ def without_patients(model: Model) -> Model:
         InputError: phantoms have none of its organs.
     """
     masks = recall(replace(model, memory={})).bank
-    return replace(model, memory={**model.memory, "masks": masks.to_state()})
+    made_up = replace(masks, source=f"phantoms: {masks.source}")
+    return replace(model, memory={**model.memory, "masks": made_up.to_state()})
 
 
 def model_card(model: Model, scores: Mapping[str, Summary], trained: int) -> str:

@@ -116,7 +116,7 @@ def test_the_library_takes_candidates_and_gives_models_by_name(base_job, patient
     assert "v1 in use of v1;" in capsys.readouterr().out
     assert run("models", "delete", "abdomen") == 0
     assert run("predict", "--model", "abdomen", "--ct", patients / "a_ct.nii.gz", "--out", tmp_path / "p.nrrd") == 2
-    assert "neither a model package nor a model of your library (it has: none)" in capsys.readouterr().err
+    assert "neither a model package nor a model of your library (it has: starter)" in capsys.readouterr().err
 
 
 def test_one_damaged_model_does_not_hide_the_others_from_the_list(base_job, user, capsys):

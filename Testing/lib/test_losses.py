@@ -52,7 +52,7 @@ def test_folding_stays_finite_where_probabilities_vanish() -> None:
     for sure, expected in ((0, 0.0), (2, math.log(torch.finfo(torch.float32).tiny))):
         logits = torch.full((1, 3, 1, 1, 1), -200.0)
         logits[:, sure] = 200.0
-        assert Posterior.of(logits).background(hidden).item() == pytest.approx(expected, abs=1e-6)
+        assert Posterior.of(logits).background(hidden).item() == pytest.approx(expected, rel=1e-6, abs=1e-6)
         assert torch.isfinite(gradient(lambda x: Posterior.of(x).background(hidden).sum(), logits)).all()
 
 

@@ -39,7 +39,7 @@ def model(base_job: Path) -> Model:
 
 
 def test_a_trained_model_remembers_anatomy_and_intensities_but_no_image(model: Model) -> None:
-    assert model.memory.keys() == {"masks", "intensities"}
+    assert model.memory.keys() == {"masks", "intensities", "prototypes"}
     memory = recall(model)
     assert memory.statistics.source == "batchnorm" and "recombined" in memory.bank.source
     assert all(anatomy.channels == [1, 2] for anatomy in memory.bank.anatomies)
