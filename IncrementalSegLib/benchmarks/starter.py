@@ -33,11 +33,12 @@ from .runs import score_model
 
 ORGANS = ("Liver", "Spleen", "Right kidney", "Left kidney", "Stomach", "Aorta", "Inferior vena cava")
 NAME = "Abdomen"
-_STEPS, _SPACING = 8000, (3.0, 3.0, 3.0)
+_STEPS, _SPACING = 7000, (3.0, 3.0, 3.0)
 _CARD = """# {name}: the starter model
 
-Segments {organs} in portal-venous abdominal CT. It is what IncrementalSeg offers as current model to those who have
-none. **For research use only. Not a medical device.**
+Segments in portal-venous abdominal CT: {organs}.
+It is what IncrementalSeg offers as current model to those who have none. **For research use only. Not a medical
+device.**
 
 ## Quality
 
