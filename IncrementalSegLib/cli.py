@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .cancel import cancel_at_end_of_stdin, cancel_on_signals
 from .errors import Cancelled, IncrementalSegError, InputError, PackageError
 from .events import JsonLines, Reporter, Sink, for_people
+from .lookup import model_folder
 from .options import build_parser
 from .stdout import claimed_stdout, until_nobody_reads
 
@@ -92,7 +94,7 @@ def _add_organ(options: argparse.Namespace) -> None:
 
     parents = {organ: options.parent for organ in options.organ} if options.parent else None
     add_organ(
-        _model_folder(options.model),
+        model_folder(options.model),
         options.cases,
         options.organ,
         options.out,
@@ -113,8 +115,7 @@ def _run(options: argparse.Namespace) -> None:
     begun = (options.job / "events.jsonl").exists()
     if begun and not options.resuming:
         raise InputError(f"{options.job} was begun already: go on with  incrementalseg resume {options.job}")
-    signals, stdin = cancel_on_signals(), cancel_at_end_of_stdin()
-    run_job(options.job, *_sinks(options), cancelled=lambda: signals() or stdin())
+    run_job(options.job, *_sinks(options), cancelled=_cancelled(watch_stdin=True))
     _point_to(options.job)
 
 
@@ -125,7 +126,7 @@ def _predict(options: argparse.Namespace) -> None:
     from .peak import peak_memory_mb
     from .volumes import to_array
 
-    model, reporter = load_model(_model_folder(options.model)), _reporter(options)
+    model, reporter = load_model(model_folder(options.model)), _reporter(options)
     label_map = predict(
         model, options.ct, options.out, all_pieces=options.all_pieces, device=options.device, reporter=reporter
     )
@@ -141,10 +142,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .api import evaluate
     from .report import markdown
 
-    old = _model_folder(options.old) if options.old else None
+    old = model_folder(options.old) if options.old else None
     names, reporter = _split(options, "part"), _reporter(options)
     report = evaluate(
-        _model_folder(options.model),
+        model_folder(options.model),
         options.cases,
         options.out,
         old=old,
@@ -163,10 +164,27 @@ def _synthesize(options: argparse.Namespace) -> None:
 
     reporter = _reporter(options)
     asked = {name: getattr(options, name) for name in ("count", "recipe", "cases", "size", "seed", "device")}
-    quality = synthesize(_model_folder(options.model), options.out, reporter=reporter, **asked)
+    quality = synthesize(model_folder(options.model), options.out, reporter=reporter, **asked)
     reporter.emit("finished", quality=str(options.out / "quality.json"))
     if not options.json:
         print(described(quality))
+
+
+def _estimate(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from .estimate import estimate
+    from .models.package import load_model
+    from .training.config import STEP_TRAINING
+
+    reporter, config = _reporter(options), _training(options, STEP_TRAINING)
+    found = estimate(load_model(model_folder(options.model)), config, reporter)
+    reporter.emit("estimate", **asdict(found))
+    minutes = config.steps * found.seconds_per_step / 60
+    reporter.message(
+        f"{found.name}: {found.seconds_per_step:.2f} s a step, {config.steps} steps in about {minutes:.0f} minutes, "
+        f"{found.peak_mb:.0f} MB of memory.{found.reason and f' No GPU: {found.reason}.'}"
+    )
 
 
 def _models(options: argparse.Namespace) -> None:
@@ -174,7 +192,7 @@ def _models(options: argparse.Namespace) -> None:
 
     library = ModelLibrary()
     if options.action == "accept":
-        print(library.accept(_model_folder(options.candidate), options.name))
+        print(library.accept(model_folder(options.candidate), options.name))
     elif options.action == "revert":
         print(library.revert(options.name, options.version))
     elif options.action == "delete":
@@ -232,36 +250,27 @@ def _split(options: argparse.Namespace, part: str) -> list[str] | None:
     return read_split(options.split, getattr(options, part))
 
 
-def _model_folder(given: Path) -> Path:
-    """A package folder, a job folder (its candidate), a name in the user's library, or ``starter``."""
-    from .library import ModelLibrary
-    from .starter import STARTER, starter_model
-
-    if (given / "model" / "checksums.json").exists():
-        return given / "model"
-    if (given / "job.json").exists():
-        raise InputError(f"The job {given} has no finished model: go on with it (incrementalseg resume {given}).")
-    if given.exists():
-        return given
-    library = ModelLibrary()
-    if str(given) in library.names():
-        return library.current(str(given))
-    if str(given) == STARTER:
-        return starter_model()
-    known = ", ".join([*library.names(), STARTER])
-    raise InputError(f"{given} is neither a model package nor a model of your library (it has: {known}).")
-
-
 def _session(options: argparse.Namespace) -> dict[str, Any]:
-    return {"sinks": _sinks(options), "cancelled": cancel_on_signals()}
+    return {"sinks": _sinks(options), "cancelled": _cancelled(watch_stdin=options.json)}
 
 
 def _reporter(options: argparse.Namespace) -> Reporter:
-    return Reporter(*_sinks(options), cancelled=cancel_on_signals())
+    return Reporter(*_sinks(options), cancelled=_cancelled(watch_stdin=options.json))
+
+
+def _cancelled(watch_stdin: bool) -> Callable[[], bool]:
+    """Signals stop the work; so does the end of stdin where a program reads the events, which may have died."""
+    signals = cancel_on_signals()
+    stdin = cancel_at_end_of_stdin() if watch_stdin else signals
+    return lambda: signals() or stdin()
 
 
 def _sinks(options: argparse.Namespace) -> list[Sink]:
-    return [until_nobody_reads(JsonLines(claimed_stdout(options.session)) if options.json else for_people())]
+    if not options.json:
+        return [until_nobody_reads(for_people())]
+    lines = until_nobody_reads(JsonLines(claimed_stdout(options.session)))
+    lines({"event": "process", "pid": os.getpid()})  # whoever started a launcher can end what it launched
+    return [lines]
 
 
 def _point_to(job: Path) -> None:
@@ -275,6 +284,7 @@ _VERBS = {
     "predict": _predict,
     "evaluate": _evaluate,
     "synthesize": _synthesize,
+    "estimate": _estimate,
     "run": _run,
     "resume": _run,
     "models": _models,

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from .errors import InputError, PackageError, StorageError
 from .lock import locked
+from .models.contents import verify_package
 from .storage import write_json
 
 _UNFIT = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.|[. ]$|^ |^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
@@ -52,7 +53,7 @@ class ModelLibrary:
 
     def __init__(self, home: Path | str | None = None, verify: Callable[[Path], None] | None = None) -> None:
         self.home = Path(home) if home is not None else default_home()
-        self._verify = verify or _verify_package
+        self._verify = verify or verify_package
 
     @property
     def _models(self) -> Path:
@@ -272,9 +273,3 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
         return "unknown"
-
-
-def _verify_package(folder: Path) -> None:
-    from .models.package import verify_package
-
-    verify_package(folder)

@@ -40,6 +40,7 @@ def build_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     _predict(add("predict", "Segment a CT with all organs of a model."))
     _evaluate(add("evaluate", "DSC, HD95 and NSD per organ on annotated cases, new model against old.", _CASES))
     _synthesize(add("synthesize", "Synthetic CT with label maps that a model dreams up (MOSInversion)."))
+    _estimate(add("estimate", "What an update takes on this machine: device, time and memory, measured."))
     stops = "Stops at a signal, at the end of a stdin pipe, or when JOB/cancel appears."
     _job(add("run", "Do the work of a new job folder.", stops), resuming=False)
     _job(add("resume", "Go on with a job that was stopped.", stops), resuming=True)
@@ -121,6 +122,11 @@ def _synthesize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_count, default=0, help="the same seed gives the same volumes (%(default)s)")
     _out(parser, "new folder for volumes, label maps, contact sheet and quality.json")
     _machine(parser)
+
+
+def _estimate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="package or job folder, or library name")
+    _training_options(parser)
 
 
 def _job(parser: argparse.ArgumentParser, resuming: bool) -> None:

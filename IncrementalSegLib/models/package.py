@@ -11,8 +11,6 @@ history.json            a record per step  checksums.json SHA-256 of every other
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -29,12 +27,12 @@ from ..storage import write_json, write_text
 from ..volumes import Preprocessing
 from .bundle import inference_config, metadata
 from .checkpoint import load_state, save_state
+from .contents import FORMAT, checksums, package_hash, read_contents, undescribed, verify_package
 from .locked import LockedNetwork
 from .networks import NetworkSpec, build_network
 from .widen import widen
 
-FORMAT = 1
-_REQUIRED = {"configs/metadata.json", "configs/inference.json", "models/model.pt", "labels.csv", "history.json"}
+__all__ = ["Model", "load_model", "package_hash", "save_package", "verify_package"]
 
 
 @dataclass(frozen=True)
@@ -139,47 +137,7 @@ def _write(model: Model, folder: Path) -> None:
     )
     for name, state in model.memory.items():
         save_state(folder / "memory" / f"{name}.pt", state)
-    write_json(folder / "checksums.json", _checksums(folder))
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "checksums.json")
-    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def package_hash(folder: Path | str) -> str:
-    """SHA-256 of the package's checksum list: changes with any file of it."""
-    return _sha256(Path(folder) / "checksums.json")
-
-
-def verify_package(folder: Path | str) -> None:
-    """Compare every file of the package with its checksum; files that are not the package's are not looked at.
-
-    Raises:
-        PackageError: not a package, made by a newer version, or a file is missing or changed.
-    """
-    folder = Path(folder)
-    _our_metadata(folder)
-    expected = _listed(folder)
-    missing = sorted(name for name in _REQUIRED | expected.keys() if not (folder / name).is_file())
-    if missing:
-        raise PackageError(f"{folder} is incomplete ({', '.join(missing[:3])} missing): copy the package again.")
-    wrong = sorted(name for name in _REQUIRED | expected.keys() if _sha256(folder / name) != expected.get(name))
-    if wrong:
-        raise PackageError(
-            f"{folder}: {', '.join(wrong[:3])} changed since the model was saved: copy the package again."
-        )
-
-
-def _listed(folder: Path) -> dict[str, str]:
-    expected = _json(folder / "checksums.json")
-    if not isinstance(expected, dict):
-        raise PackageError(f"{folder}/checksums.json is damaged: copy the package again.")
-    return expected
+    write_json(folder / "checksums.json", checksums(folder))
 
 
 def load_model(folder: Path | str) -> Model:
@@ -188,59 +146,30 @@ def load_model(folder: Path | str) -> Model:
     Raises:
         PackageError: not a package, damaged, newer than this software, or weights that do not fit.
     """
-    folder = Path(folder)
-    verify_package(folder)
+    contents = read_contents(folder)
     try:
-        spec, preprocessing, patch, connected = _description(_our_metadata(folder))
-        organs = OrganTable.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
-        network = build_network(spec, len(organs) + 1)
-        history = tuple({**record} for record in _json(folder / "history.json"))
+        spec = NetworkSpec(**contents.network)
+        network = build_network(spec, len(contents.organs) + 1)
     except (KeyError, TypeError, ValueError, IndexError, InputError) as error:
-        raise PackageError(f"{folder} does not describe a model ({error}): copy the package again.") from error
+        raise undescribed(folder, error) from error
+    folder = Path(folder)
     try:
         network.load_state_dict(load_state(folder / "models" / "model.pt"))
     except (RuntimeError, TypeError, AttributeError) as error:
         raise PackageError(
-            f"{folder}/models/model.pt does not fit a {spec.name} with {len(organs)} organs: weights and description "
-            "of this package do not belong together."
+            f"{folder}/models/model.pt does not fit a {spec.name} with {len(contents.organs)} organs: weights and "
+            "description of this package do not belong together."
         ) from error
-    if not set(connected) <= set(organs.keys):
-        raise PackageError(f"{folder} keeps organs in one piece that it does not have: copy the package again.")
-    kept = sorted(name for name in _listed(folder) if name.startswith("memory/") and name.endswith(".pt"))
+    kept = sorted(name for name in contents.files if name.startswith("memory/") and name.endswith(".pt"))
     memory = {Path(name).stem: load_state(folder / name) for name in kept}
-    network.eval()
-    return Model(network, spec, organs, preprocessing, patch, history, memory, package_hash(folder), connected)
-
-
-def _description(ours: dict[str, Any]) -> tuple[NetworkSpec, Preprocessing, tuple[int, int, int], tuple[str, ...]]:
-    low, high = map(float, ours["preprocessing"]["window"])
-    preprocessing = Preprocessing(_triple(ours["preprocessing"]["spacing"]), (low, high))
-    connected = tuple(ours.get("connected", ()))
-    return NetworkSpec(**ours["network"]), preprocessing, _triple(ours["patch"], int), connected
-
-
-def _triple(values: Any, kind: Any = float) -> tuple[Any, Any, Any]:
-    x, y, z = (kind(value) for value in values)
-    return x, y, z
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise PackageError(f"{path} is missing: this folder is not a complete model package.") from error
-    except (OSError, ValueError) as error:
-        raise PackageError(f"{path} is damaged ({error}): copy the package again.") from error
-
-
-def _our_metadata(folder: Path) -> dict[str, Any]:
-    ours = _json(folder / "configs" / "metadata.json")
-    ours = ours.get("incrementalseg") if isinstance(ours, dict) else None
-    if not isinstance(ours, dict) or not isinstance(ours.get("format"), int):
-        raise PackageError(f"{folder} is no IncrementalSeg model package: choose a folder made by train or add-organ.")
-    if ours["format"] > FORMAT:
-        raise PackageError(
-            f"{folder} was made by a newer IncrementalSeg (package format {ours['format']}, this one reads {FORMAT}): "
-            "update IncrementalSeg."
-        )
-    return ours
+    return Model(
+        network.eval(),
+        spec,
+        contents.organs,
+        contents.preprocessing,
+        contents.patch,
+        contents.history,
+        memory,
+        contents.hash,
+        contents.connected,
+    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,23 @@ from ..events import Reporter
 from ..models.checkpoint import load_state, save_state
 from ..models.networks import divisor, freeze_statistics, place
 from .config import TrainingConfig
-from .patches import Batch, PatchSampler
+from .patches import Batch
 
 # network, batch and the share of the run that is done, to weighted parts of the loss
 Objective = Callable[[nn.Module, Batch, float], dict[str, Tensor]]
 
 
+class Sampler(Protocol):
+    """Where the patches of a step come from."""
+
+    def batch(self, step: int, size: int, patch: Sequence[int]) -> Batch:
+        """The same for the same arguments."""
+
+
 def fit(
     network: nn.Module,
     objective: Objective,
-    sampler: PatchSampler,
+    sampler: Sampler,
     config: TrainingConfig,
     *,
     device: torch.device,

@@ -35,6 +35,7 @@ HELP = {
     "predict": ["--model", "--ct", "--out", ".nii.gz", "--all-pieces"],
     "evaluate": ["--model", "--old", "--cases", "--out"],
     "synthesize": ["--model", "--out", "--recipe", "grounded", "--cases", "contact sheet"],
+    "estimate": ["--model", "--patch", "--device"],
     "run": ["JOB", "job.json", "stdin"],
     "resume": ["JOB", "job.json"],
     "models": ["accept", "revert", "delete"],
@@ -177,7 +178,8 @@ sys.exit(code)
     assert process.returncode == 0, errors
     *lines, after = shown.splitlines()
     told = [json.loads(line) for line in lines]
-    assert (told[0]["event"], told[-1]["event"]) == ("started", "finished")
+    assert told[0] == {"event": "process", "pid": process.pid}
+    assert (told[1]["event"], told[-1]["event"]) == ("started", "finished")
     assert any(event["event"] == "progress" and event["phase"] == "train" for event in told)
     assert after == "after the verb"
     assert "a library prints this" in errors
