@@ -16,14 +16,14 @@ import pytest
 import IncrementalSegLib
 
 ROOT = Path(__file__).parents[2]
-LIBRARY = ROOT / "IncrementalSegLib"
+LIBRARY, MODULE = ROOT / "IncrementalSegLib", ROOT / "IncrementalSeg"
 SLICER = Path(__file__).parent / "slicer_stand_in"
 
 
-def _listed() -> list[str]:
+def _listed(folder: Path) -> list[str]:
     lists = re.findall(
         r"set\(MODULE_PYTHON_(?:SCRIPTS|RESOURCES)\s(.*?)\)",
-        (LIBRARY / "CMakeLists.txt").read_text(encoding="utf-8"),
+        (folder / "CMakeLists.txt").read_text(encoding="utf-8"),
         re.DOTALL,
     )
     return " ".join(lists).split()
@@ -46,10 +46,11 @@ def _setting(name: str) -> str:
     return values[0]
 
 
-def test_every_file_of_the_library_is_listed_once_and_every_listed_file_is_there():
-    listed, present = _listed(), _in_tree(LIBRARY)
+@pytest.mark.parametrize("folder", [LIBRARY, MODULE], ids=lambda folder: folder.name)
+def test_every_file_is_listed_once_and_every_listed_file_is_there(folder):
+    listed, present = _listed(folder), _in_tree(folder)
     assert len(listed) == len(set(listed)), f"listed twice: {sorted({f for f in listed if listed.count(f) > 1})}"
-    assert not present - set(listed), f"add to IncrementalSegLib/CMakeLists.txt: {sorted(present - set(listed))}"
+    assert not present - set(listed), f"add to {folder.name}/CMakeLists.txt: {sorted(present - set(listed))}"
     assert not set(listed) - present, f"listed but missing: {sorted(set(listed) - present)}"
 
 
@@ -92,7 +93,12 @@ def test_the_extension_configures_and_its_library_runs_from_where_it_is_installe
         line.split("=", 1) for line in (build / "description.txt").read_text(encoding="utf-8").splitlines()
     )
     assert described["EXTENSION_DEPENDS"] == "PyTorch" and described["EXTENSION_CATEGORY"] == "Segmentation"
-    assert _in_tree(installed / "modules" / "IncrementalSegLib") == _in_tree(LIBRARY)
+    modules = installed / "modules"
+    library = _in_tree(modules / "IncrementalSegLib")
+    assert library == _in_tree(LIBRARY)
+    assert (modules / "Resources" / "Models" / "Abdomen" / "checksums.json").exists()
+    beside = {name for name in _in_tree(modules) if not name.startswith(("IncrementalSegLib/", "Resources/Models/"))}
+    assert beside == _in_tree(MODULE)
     code = (
         f"import sys; sys.path.insert(0, {str(installed / 'modules')!r}); import json, IncrementalSegLib.organs as o; "
         "print(json.dumps([o.__file__, len(o.catalogue())]))"

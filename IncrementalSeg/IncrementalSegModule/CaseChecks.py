@@ -1,0 +1,90 @@
+"""Whether a case is ready, and what is unusual about its scan; looked at again only when something changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from IncrementalSegLib.models.contents import Contents
+from IncrementalSegLib.organs import Organ
+
+from .Cases import CaseRow, annotatedSlices, gaps, problems
+
+_AIR = -300.0  # HU; a CT whose darkest voxels are brighter shows no air around the patient
+_COARSE = 2.0  # times the model's spacing
+_SHALLOW_MM = 60.0
+
+
+@dataclass(frozen=True)
+class State:
+    """``text`` is what is missing, or ready with its warnings."""
+
+    ready: bool
+    text: str
+
+
+class Checks:
+    """States of cases, remembered until the volume, the segmentation or what is asked of it changes."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[object, ...], State]] = {}
+
+    def state(self, row: CaseRow, organs: Sequence[Organ], contents: Contents | None) -> State:
+        """The state of a case for an update of a model with these ``contents``."""
+        asked = tuple(organ.key for organ in organs)
+        mark = (asked, tuple(row.segments.items()), _stamp(row), contents.hash if contents else "")
+        known = self._known.get(row.key)
+        if known is None or known[0] != mark:
+            known = self._known[row.key] = mark, _state(row, list(organs), contents)
+        return known[1]
+
+
+def _stamp(row: CaseRow) -> tuple[object, ...]:
+    nodes = [node for node in (row.volume, row.segmentation) if node is not None]
+    parts = [*nodes, *(node.GetSegmentation() for node in nodes if node.IsA("vtkMRMLSegmentationNode"))]
+    parts += [node.GetImageData() for node in nodes if node.IsA("vtkMRMLVolumeNode") and node.GetImageData()]
+    return tuple(part.GetMTime() for part in parts)
+
+
+def _state(row: CaseRow, organs: list[Organ], contents: Contents | None) -> State:
+    missing = problems(row, organs)
+    if missing:
+        return State(False, missing[0])
+    warnings = [*_sparse(row, organs), *(unusual(row, contents) if contents else [])]
+    return State(True, " ".join([_("Ready."), *warnings]))
+
+
+def _sparse(row: CaseRow, organs: list[Organ]) -> list[str]:
+    left = [gaps(annotatedSlices(row, row.segments[organ.key])) for organ in organs]
+    if not any(left):
+        return []
+    text = _("{count} slices inside the organ are empty: Segment Editor's Fill between slices completes them.")
+    return [text.format(count=sum(left))]
+
+
+def unusual(row: CaseRow, contents: Contents) -> list[str]:
+    """How the scan differs from what a CT model was trained on, a sentence each."""
+    voxels = slicer.util.arrayFromVolume(row.volume)
+    spacing, found = row.volume.GetSpacing(), []
+    darkest = float(np.percentile(voxels[:: max(1, len(voxels) // 8), ::8, ::8], 1))
+    if darkest > _AIR:
+        found.append(_("Its values do not look like HU (no air in it): is it a CT?"))
+    wanted = max(contents.preprocessing.spacing)
+    if max(spacing) > _COARSE * wanted:
+        text = _("Its voxels are coarse ({mm} mm) for this model ({wanted} mm).")
+        found.append(text.format(mm=f"{max(spacing):.1f}", wanted=f"{wanted:.1f}"))
+    if spacing[2] * len(voxels) < _SHALLOW_MM:
+        found.append(_("It shows {mm} mm only.").format(mm=round(spacing[2] * len(voxels))))
+    if _mirrored(row.volume):
+        found.append(_("Its axes are left-handed: is the patient mirrored?"))
+    return found
+
+
+def _mirrored(volume: object) -> bool:
+    directions = np.eye(3)
+    volume.GetIJKToRASDirections(directions)
+    return bool(np.linalg.det(directions) < 0)

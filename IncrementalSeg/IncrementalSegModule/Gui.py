@@ -1,0 +1,89 @@
+"""What the panel's steps share: loading their .ui file, tables, questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from IncrementalSegLib.errors import IncrementalSegError
+
+# Questions to the user, by name; a test puts its own answers here.
+ask: dict[str, Callable[..., Any]] = {
+    "confirm": lambda text: slicer.util.confirmYesNoDisplay(text),
+    "openFolder": lambda title: qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title),
+    "openFile": lambda title, kinds: _path(qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds)),
+    "saveFile": lambda title, name: _path(qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name)),
+    "text": lambda title, text: _path(
+        qt.QInputDialog.getText(slicer.util.mainWindow(), title, title, qt.QLineEdit.Normal, text)
+    ),
+}
+
+
+def _path(answer: Any) -> str:
+    """Qt's answer without what PythonQt or PySide puts behind it (the filter, or whether OK was pressed)."""
+    return answer[0] if isinstance(answer, tuple) else answer
+
+
+def loadInto(section: Any, path: str) -> Any:
+    """Load a .ui file into a section; its widgets are the attributes of the answer."""
+    widget = slicer.util.loadUI(path)
+    section.layout().addWidget(widget)
+    if hasattr(widget, "setMRMLScene"):
+        widget.setMRMLScene(slicer.mrmlScene)
+    ui = slicer.util.childWidgetVariables(widget)
+    ui.widget = widget
+    return ui
+
+
+@contextmanager
+def saying(what: str) -> Iterator[None]:
+    """Show an expected error as its sentence and anything else as a fault of ours; nothing is raised further."""
+    try:
+        yield
+    except IncrementalSegError as error:
+        slicer.util.errorDisplay(f"{what}\n\n{error}")
+    except OSError as error:
+        slicer.util.errorDisplay(f"{what}\n\n{error.strerror or error}: {error.filename or ''}")
+
+
+def fill(table: Any, head: Sequence[str], rows: Sequence[Sequence[str]], red: Sequence[bool] = ()) -> None:
+    """Show texts in a table that is as high as its rows, up to eight; ``red`` marks rows."""
+    table.columnCount = len(head)
+    table.setHorizontalHeaderLabels(list(head))
+    table.rowCount = len(rows)
+    for r, row in enumerate(rows):
+        for c, text in enumerate(row):
+            item = qt.QTableWidgetItem(str(text))
+            if r < len(red) and red[r]:
+                item.setForeground(qt.QBrush(qt.QColor(190, 30, 30)))
+            table.setItem(r, c, item)
+    header = table.horizontalHeader()
+    for c in range(len(head)):
+        header.setSectionResizeMode(c, qt.QHeaderView.Stretch if c == 0 else qt.QHeaderView.ResizeToContents)
+    table.verticalHeader().visible = False
+    table.setFixedHeight(header.sizeHint.height() + 6 + sum(table.rowHeight(r) for r in range(min(len(rows), 8))))
+
+
+def choices(selector: Any, texts: Sequence[str], current: int) -> None:
+    """Fill a combo box without telling anyone."""
+    blocked = selector.blockSignals(True)
+    if [selector.itemText(i) for i in range(selector.count)] != list(texts):
+        selector.clear()
+        selector.addItems(list(texts))
+    selector.currentIndex = current
+    selector.blockSignals(blocked)
+
+
+def swatch(color: Sequence[int], text: str) -> str:
+    """A coloured square and a text, as HTML."""
+    return f'<span style="color: rgb({color[0]}, {color[1]}, {color[2]})">■</span> {text}'
+
+
+def research() -> str:
+    """What every panel that shows results says."""
+    return _("For research use only.")

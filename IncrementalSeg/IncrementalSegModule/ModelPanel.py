@@ -1,0 +1,139 @@
+"""Step 1: the current model, its versions, and the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from IncrementalSegLib.starter import STARTER
+
+from . import Dependencies
+from .Gui import ask, choices, loadInto, saying, swatch
+from .Models import ModelInfo
+from .Session import Session
+
+
+class ModelPanel:
+    """Lists the models and acts on the current one."""
+
+    def __init__(self, section: Any, folder: str, session: Session) -> None:
+        self.session = session
+        self.ui = ui = loadInto(section, f"{folder}/Model.ui")
+        ui.modelSelector.connect("activated(int)", self.onChosen)
+        ui.importButton.connect("clicked(bool)", self.onImport)
+        ui.exportButton.connect("clicked(bool)", self.onExport)
+        ui.folderButton.connect("clicked(bool)", self.onFolder)
+        ui.deleteButton.connect("clicked(bool)", self.onDelete)
+        ui.revertButton.connect("clicked(bool)", self.onRevert)
+        ui.measureButton.connect("clicked(bool)", self.onMeasure)
+        ui.installButton.connect("clicked(bool)", self.onInstall)
+        ui.copyReportButton.connect("clicked(bool)", self.onCopyReport)
+        self._infos: list[ModelInfo] = []
+
+    def refresh(self) -> None:
+        """Show the models as they are."""
+        self._infos, info = self.session.models.all(), self.session.model
+        names = [each.name for each in self._infos]
+        choices(self.ui.modelSelector, [each.title for each in self._infos], names.index(info.name) if info else -1)
+        self.ui.organsLabel.text = _organs(info) if info else _("No model: import one.")
+        self.ui.factsLabel.text = self._facts(info) if info else ""
+        own = bool(info and info.version)
+        versions = self.session.models.library.versions(info.name) if own else []
+        texts = [_("version {number}").format(number=number) for number in versions]
+        choices(self.ui.versionSelector, texts, versions.index(info.version) if own else -1)
+        for widget in (self.ui.versionLabel, self.ui.versionSelector, self.ui.revertButton):
+            widget.visible = len(versions) > 1
+        self.ui.exportButton.enabled = self.ui.folderButton.enabled = bool(info and info.folder)
+        self.ui.deleteButton.enabled = bool(info and info.name != STARTER)
+        self.ui.deviceLabel.text = self.session.machine.sentence
+        self.ui.measureButton.enabled = bool(info and info.contents) and not self.session.machine.running
+        self._showEnvironment()
+
+    def _showEnvironment(self) -> None:
+        missing = Dependencies.missing()
+        self.ui.environmentLabel.text = Dependencies.sentence(missing)
+        self.ui.installButton.visible = bool(missing)
+
+    def _facts(self, info: ModelInfo) -> str:
+        if info.problem:
+            return info.problem
+        size = self.session.models.library.size_mb(info.name) if info.version else None
+        return "; ".join(filter(None, [info.date, size and _("{size} MB on disk").format(size=f"{size:.1f}")]))
+
+    def onChosen(self, index: int) -> None:
+        """Another model was chosen from the list."""
+        with saying(_("The model was not chosen.")):
+            self.session.chooseModel(self._infos[index].name)
+
+    def onImport(self, checked: bool = False) -> None:
+        """Take a package into the library."""
+        source = ask["openFile"](_("Model package (zip, or checksums.json in its folder)"), "*.zip checksums.json")
+        if not source:
+            return
+        path = Path(source)
+        package = path.parent if path.name == "checksums.json" else path
+        name = ask["text"](_("Name of the model"), package.stem)
+        if name:
+            with saying(_("The model was not imported.")):
+                self.session.models.importFrom(package, name)
+                self.session.chooseModel(name)
+
+    def onExport(self, checked: bool = False) -> None:
+        """Write the current model as a zip."""
+        info = self.session.model
+        target = ask["saveFile"](_("Export model"), f"{info.name}-v{info.version}.zip")
+        if target:
+            with saying(_("The model was not exported.")):
+                self.session.models.exportTo(info, Path(target))
+
+    def onFolder(self, checked: bool = False) -> None:
+        """Open the package's folder in the file manager."""
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.session.model.folder)))
+
+    def onDelete(self, checked: bool = False) -> None:
+        """Delete the current model with all its versions."""
+        name = self.session.model.name
+        if ask["confirm"](_("Delete model '{name}' with all its versions? This cannot be undone.").format(name=name)):
+            with saying(_("The model was not deleted.")):
+                self.session.models.library.delete(name)
+        self.session.changed()
+
+    def onRevert(self, checked: bool = False) -> None:
+        """Make the chosen version current."""
+        info = self.session.model
+        with saying(_("The version was not changed.")):
+            versions = self.session.models.library.versions(info.name)
+            self.session.models.library.revert(info.name, versions[self.ui.versionSelector.currentIndex])
+        self.session.changed()
+
+    def onMeasure(self, checked: bool = False) -> None:
+        """Find out what an update takes here."""
+        with saying(_("The machine was not measured.")):
+            self.session.measure()
+
+    def onInstall(self, checked: bool = False) -> None:
+        """Install what is missing, after asking."""
+        missing = Dependencies.missing()
+        if ask["confirm"](_("Install {names}?").format(names=", ".join(missing))):
+            with saying(_("Not everything was installed.")):
+                Dependencies.install(missing)
+        self.refresh()
+
+    def onCopyReport(self, checked: bool = False) -> None:
+        """Put versions and paths on the clipboard."""
+        slicer.app.clipboard().setText(Dependencies.report())
+
+
+def _organs(info: ModelInfo) -> str:
+    """Organs with colour and, where it is known, DSC."""
+    if info.contents is None:
+        return ""
+    dsc = info.contents.dsc
+    return " &nbsp; ".join(
+        swatch(organ.color, organ.name + (f" {dsc[organ.key]:.2f}" if organ.key in dsc else ""))
+        for organ in info.contents.organs
+    )

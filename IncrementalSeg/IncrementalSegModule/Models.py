@@ -1,0 +1,103 @@
+"""The models a user can choose: those of the library, and the starter where there is none."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from slicer.i18n import tr as _
+
+from IncrementalSegLib.errors import IncrementalSegError, InputError
+from IncrementalSegLib.library import Change, ModelLibrary
+from IncrementalSegLib.models.contents import Contents, read_contents
+from IncrementalSegLib.starter import STARTER, starter_model
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model as the panel lists it; ``problem`` says why it cannot be used, ``version`` is 0 for the starter."""
+
+    name: str
+    version: int
+    folder: Path | None
+    contents: Contents | None
+    history: tuple[Change, ...] = ()
+    problem: str = ""
+
+    @property
+    def title(self) -> str:
+        """Name, version and number of organs."""
+        if self.contents is None:
+            return _("{name} (cannot be used)").format(name=self.name)
+        version = _("version {number}").format(number=self.version) if self.version else _("comes with the extension")
+        count = len(self.contents.organs)
+        return _("{name}, {version}, {count} organs").format(name=self.name, version=version, count=count)
+
+    @property
+    def date(self) -> str:
+        """When the version in use was accepted or reverted to (UTC), by whom."""
+        if not self.history:
+            return ""
+        last = self.history[-1]
+        return f"{last.when[:16].replace('T', ' ')} UTC, {last.who}"
+
+
+class Models:
+    """The library as the panel shows it."""
+
+    def __init__(self, library: ModelLibrary | None = None) -> None:
+        self.library = library or ModelLibrary()
+
+    def all(self) -> list[ModelInfo]:
+        """Every model of the library, and the starter where it is installed."""
+        found = [self.named(name) for name in self.library.names()]
+        try:
+            return [*found, _info(STARTER, 0, starter_model())]
+        except InputError:
+            return found
+
+    def named(self, name: str) -> ModelInfo:
+        """One model in its current version; a damaged one says so."""
+        if name == STARTER and name not in self.library.names():
+            return _info(STARTER, 0, starter_model())
+        try:
+            history = tuple(self.library.history(name))
+            version = self.library.current_version(name)
+            return _info(name, version, self.library.current(name), history)
+        except IncrementalSegError as error:
+            return ModelInfo(name, 0, None, None, problem=str(error))
+
+    def importFrom(self, source: Path, name: str) -> Path:
+        """A package folder, or the zip of one, as the newest version of a model.
+
+        Raises:
+            IncrementalSegError: it is no package, or damaged; the library is as it was.
+        """
+        if source.is_dir():
+            return self.library.accept(source, name)
+        if not zipfile.is_zipfile(source):
+            raise InputError(
+                _("{file} is neither a model package nor a zip of one: choose what Export wrote.").format(file=source)
+            )
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.unpack_archive(str(source), folder, "zip")
+            found = sorted(Path(folder).rglob("checksums.json"))
+            if not found:
+                raise InputError(_("{file} holds no model package: choose what Export wrote.").format(file=source))
+            return self.library.accept(found[0].parent, name)
+
+    @staticmethod
+    def exportTo(info: ModelInfo, target: Path) -> Path:
+        """The model's package as one zip file."""
+        base = str(target)[: -len(".zip")] if target.suffix == ".zip" else str(target)
+        return Path(shutil.make_archive(base, "zip", info.folder))
+
+
+def _info(name: str, version: int, folder: Path, history: tuple[Change, ...] = ()) -> ModelInfo:
+    try:
+        return ModelInfo(name, version, folder, read_contents(folder), history)
+    except IncrementalSegError as error:
+        return ModelInfo(name, version, folder, None, history, str(error))

@@ -1,0 +1,64 @@
+"""Prediction of scans with the current model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from slicer.i18n import tr as _
+
+from .Gui import fill, loadInto, saying
+from .SegmentationIO import volumesMl
+from .Session import Session
+
+
+class PredictPanel:
+    """A scan, a button that becomes Cancel, and the organs' volumes."""
+
+    def __init__(self, section: Any, folder: str, session: Session) -> None:
+        self.session = session
+        self.ui = ui = loadInto(section, f"{folder}/Predict.ui")
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onVolume)
+        ui.predictButton.connect("clicked(bool)", self.onPredict)
+        ui.threeDButton.connect("clicked(bool)", self.onThreeD)
+        self._shown: Any = None
+
+    def refresh(self) -> None:
+        """Show what is predicted now, and the last result."""
+        predictor, ui = self.session.predictor, self.ui
+        ui.predictButton.text = _("Cancel") if predictor.running else _("Predict all organs")
+        ui.predictButton.enabled = predictor.running or ui.volumeSelector.currentNode() is not None
+        ui.progressBar.visible = predictor.running
+        ui.progressBar.setRange(0, max(predictor.progress.of, 0))
+        ui.progressBar.value = predictor.progress.step
+        ui.stateLabel.text = predictor.sentence
+        ui.stateLabel.visible = bool(predictor.sentence)
+        results = [task.result for task in predictor.done if task.result is not None]
+        if results and results[-1] is not self._shown:
+            self._shown = results[-1]
+            showVolumes(ui.volumeTable, self._shown)
+        ui.threeDButton.enabled = self._shown is not None and self._shown.GetScene() is not None
+        ui.volumeTable.visible = ui.threeDButton.enabled
+
+    def onVolume(self, node: Any = None) -> None:
+        """Another scan was chosen."""
+        self.refresh()
+
+    def onPredict(self, checked: bool = False) -> None:
+        """Predict the chosen scan, or cancel."""
+        if self.session.predictor.running:
+            self.session.predictor.cancel()
+            return
+        with saying(_("Nothing was predicted.")):
+            self.session.predict([self.ui.volumeSelector.currentNode()])
+
+    def onThreeD(self, checked: bool = False) -> None:
+        """Make surfaces of the last result."""
+        self._shown.CreateClosedSurfaceRepresentation()
+        self._shown.GetDisplayNode().SetVisibility3D(True)
+
+
+def showVolumes(table: Any, segmentation: Any) -> None:
+    """Organ volumes of a segmentation in mL."""
+    segments = segmentation.GetSegmentation()
+    rows = [[segments.GetSegment(key).GetName(), f"{ml:.1f}"] for key, ml in volumesMl(segmentation).items()]
+    fill(table, [_("Organ"), _("Volume (mL)")], rows)

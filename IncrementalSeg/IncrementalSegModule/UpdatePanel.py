@@ -1,0 +1,130 @@
+"""Step 4: start, watch, cancel and resume an update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+from .Gui import ask, loadInto, saying
+from .Jobs import JobFolder, allJobs
+from .LossChart import lossChart
+from .Parameters import SceneState
+from .Session import Session
+
+
+class UpdatePanel:
+    """Length, advanced settings, Start ↔ Cancel, progress, and the updates so far."""
+
+    def __init__(self, section: Any, folder: str, session: Session) -> None:
+        self.session = session
+        self.ui = ui = loadInto(section, f"{folder}/Update.ui")
+        ui.startButton.connect("clicked(bool)", self.onStart)
+        ui.resumeButton.connect("clicked(bool)", self.onResume)
+        ui.openButton.connect("clicked(bool)", self.onOpen)
+        ui.jobFolderButton.connect("clicked(bool)", self.onFolder)
+        ui.deleteJobButton.connect("clicked(bool)", self.onDelete)
+        ui.jobList.connect("currentRowChanged(int)", self.onSelected)
+        ui.jobsSection.connect("contentsCollapsed(bool)", self.onJobsOpened)
+        ui.jobList.setFixedHeight(90)
+        ui.logEdit.setFixedHeight(120)
+        self._jobs: list[JobFolder] = []
+        self._bound: SceneState | None = None
+        self._wasRunning = True  # so that the first look lists the jobs
+
+    def bind(self, state: SceneState) -> None:
+        """Show the scene's settings in the widgets and keep both alike."""
+        if state is not self._bound:
+            state.connectGui(self.ui)
+            self._bound = state
+
+    def refresh(self) -> None:
+        """Show what the update does, or what keeps it from starting."""
+        update, ui = self.session.update, self.ui
+        valid, reason = (True, "") if update.running else self.session.parameters().isValid()
+        ui.startButton.text = _("Cancel") if update.running else _("Start update")
+        ui.startButton.enabled = (update.running and not update.cancelling) or valid
+        ui.problemLabel.text = update.failure or reason
+        ui.problemLabel.visible = bool(ui.problemLabel.text)
+        ui.estimateLabel.text = self.session.machine.expected(self.session.state.preset.steps)
+        for widget in (ui.presetSelector, ui.advancedSection):
+            widget.enabled = not update.running
+        ui.progressBar.visible = ui.phaseLabel.visible = update.running
+        ui.progressBar.value = update.progress.percent
+        ui.phaseLabel.text = (
+            _("Cancelling: the step at hand is finished first …") if update.cancelling else (update.progress.sentence)
+        )
+        ui.chartLabel.visible = bool(update.progress.losses)
+        if update.progress.losses:
+            ui.chartLabel.setPixmap(lossChart(update.progress.losses))
+        log = "\n".join(update.progress.log)
+        if ui.logEdit.plainText != log:
+            ui.logEdit.setPlainText(log)
+        if update.running != self._wasRunning:
+            self._wasRunning = update.running
+            self.listJobs()
+
+    def listJobs(self) -> None:
+        """Read the job folders again."""
+        self._jobs = allJobs()
+        row = self.ui.jobList.currentRow
+        self.ui.jobList.clear()
+        for job in self._jobs:
+            self.ui.jobList.addItem(f"{job.title}, {job.sizeMB:.0f} MB")
+        self.ui.jobList.setCurrentRow(row if 0 <= row < len(self._jobs) else (len(self._jobs) and 0) or -1)
+        stopped = [job for job in self._jobs if not job.finished and not job.running]
+        if stopped and self.ui.jobsSection.collapsed and not self.session.update.running:
+            self.ui.jobsSection.collapsed = False
+        self.onSelected()
+
+    @property
+    def selected(self) -> JobFolder | None:
+        """The job that is selected in the list."""
+        row = self.ui.jobList.currentRow
+        return self._jobs[row] if 0 <= row < len(self._jobs) else None
+
+    def onSelected(self, row: int = 0) -> None:
+        """Offer what can be done with the selected job."""
+        job, busy = self.selected, self.session.update.running
+        free = job is not None and not busy and not job.running
+        self.ui.resumeButton.enabled = free and not job.finished
+        self.ui.openButton.enabled = job is not None and job.finished
+        self.ui.deleteJobButton.enabled = free
+        self.ui.jobFolderButton.enabled = job is not None
+
+    def onJobsOpened(self, collapsed: bool) -> None:
+        """The list was opened: show it as it is now."""
+        if not collapsed:
+            self.listJobs()
+
+    def onStart(self, checked: bool = False) -> None:
+        """Start, or cancel what runs."""
+        if self.session.update.running:
+            self.session.update.cancel()
+            return
+        with saying(_("The update did not start.")):
+            self.session.startUpdate()
+
+    def onResume(self, checked: bool = False) -> None:
+        """Go on with the selected job."""
+        with saying(_("The update was not resumed.")):
+            self.session.resume(self.selected)
+
+    def onOpen(self, checked: bool = False) -> None:
+        """Show the selected job's results in step 5."""
+        self.session.review(self.selected)
+
+    def onFolder(self, checked: bool = False) -> None:
+        """Open the selected job's folder in the file manager."""
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(self.selected.folder)))
+
+    def onDelete(self, checked: bool = False) -> None:
+        """Delete the selected job's folder."""
+        job = self.selected
+        if ask["confirm"](_("Delete this update with its candidate ({size} MB)?").format(size=f"{job.sizeMB:.0f}")):
+            with saying(_("The update was not deleted.")):
+                if self.session.state.job == str(job.folder):
+                    self.session.discard()
+                job.delete()
+        self.listJobs()

@@ -1,0 +1,1 @@
+"""What stands behind the IncrementalSeg panel: a role per file, no torch."""
