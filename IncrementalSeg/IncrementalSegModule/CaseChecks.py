@@ -21,9 +21,9 @@ _SHALLOW_MM = 60.0
 
 @dataclass(frozen=True)
 class State:
-    """``text`` is what is missing, or ready with its warnings."""
+    """``problem`` is what is missing, empty where the case is ready; ``text`` says either, with warnings."""
 
-    ready: bool
+    problem: str
     text: str
 
 
@@ -44,18 +44,20 @@ class Checks:
 
 
 def _stamp(row: CaseRow) -> tuple[object, ...]:
-    nodes = [node for node in (row.volume, row.segmentation) if node is not None]
-    parts = [*nodes, *(node.GetSegmentation() for node in nodes if node.IsA("vtkMRMLSegmentationNode"))]
-    parts += [node.GetImageData() for node in nodes if node.IsA("vtkMRMLVolumeNode") and node.GetImageData()]
-    return tuple(part.GetMTime() for part in parts)
+    """Modified times of the nodes and of the voxels in them, which an effect of Segment Editor changes in place."""
+    parts = [row.volume, row.volume.GetImageData()] if row.volume else []
+    if row.segmentation:
+        parts += [row.segmentation, row.segmentation.GetSegmentation()]
+        parts += [row.segmentation.GetBinaryLabelmapInternalRepresentation(key) for key in row.segments.values()]
+    return tuple(part.GetMTime() for part in parts if part is not None)
 
 
 def _state(row: CaseRow, organs: list[Organ], contents: Contents | None) -> State:
     missing = problems(row, organs)
     if missing:
-        return State(False, missing[0])
+        return State(missing[0], missing[0])
     warnings = [*_sparse(row, organs), *(unusual(row, contents) if contents else [])]
-    return State(True, " ".join([_("Ready."), *warnings]))
+    return State("", " ".join([_("Ready."), *warnings]))
 
 
 def _sparse(row: CaseRow, organs: list[Organ]) -> list[str]:

@@ -10,7 +10,6 @@ import slicer
 from slicer.i18n import tr as _
 
 from .Annotate import annotate
-from .CaseChecks import Checks
 from .Cases import AUTOMATIC_HOLDOUT_FROM, RECOMMENDED, CaseRow, heldOut
 from .FolderImport import loadFolder
 from .Gui import ask, choices, fill, loadInto, saying
@@ -23,29 +22,29 @@ class CasesPanel:
     """A table of cases with what is missing in each."""
 
     def __init__(self, section: Any, folder: str, session: Session) -> None:
-        self.session, self.checks = session, Checks()
+        self.session = session
         self.ui = ui = loadInto(section, f"{folder}/Cases.ui")
-        ui.roleSelector.addItems([_("chosen automatically"), _("learned from"), _("held out for the check")])
+        self._roles = [_("chosen automatically"), _("learned from"), _("held out for the check")]
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onVolume)
         ui.addButton.connect("clicked(bool)", self.onAdd)
         ui.addFolderButton.connect("clicked(bool)", self.onAddFolder)
         ui.annotateButton.connect("clicked(bool)", self.onAnnotate)
         ui.presegmentButton.connect("clicked(bool)", self.onPresegment)
         ui.removeButton.connect("clicked(bool)", self.onRemove)
-        ui.roleSelector.connect("activated(int)", self.onRole)
+        ui.roleSelector.connect("currentIndexChanged(int)", self.onRole)
         ui.caseTable.connect("itemSelectionChanged()", self.onSelected)
 
     def refresh(self) -> None:
         """Show the cases as they are."""
         cases, organs, info = self.session.cases.rows(), self.session.organs, self.session.model
         check = heldOut(cases)
-        states = [self.checks.state(row, organs, info.contents if info else None) for row in cases]
+        states = [self.session.checks.state(row, organs, info.contents if info else None) for row in cases]
         lines = [
             [row.name, _("check") if row.key in check else _("learn"), state.text]
             for row, state in zip(cases, states, strict=True)
         ]
         selected = self.ui.caseTable.currentRow()
-        fill(self.ui.caseTable, [_("Scan"), _("Use"), _("State")], lines, [not state.ready for state in states])
+        fill(self.ui.caseTable, [_("Scan"), _("Use"), _("State")], lines, [bool(state.problem) for state in states])
         header = self.ui.caseTable.horizontalHeader()
         header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(2, qt.QHeaderView.Stretch)
@@ -73,11 +72,7 @@ class CasesPanel:
         self.ui.annotateButton.enabled = usable and bool(self.session.organs)
         self.ui.presegmentButton.enabled = usable and not busy
         self.ui.removeButton.enabled = self.ui.roleSelector.enabled = row is not None
-        choices(
-            self.ui.roleSelector,
-            [self.ui.roleSelector.itemText(number) for number in range(self.ui.roleSelector.count)],
-            _ROLES.index(row.heldOut) if row else 0,
-        )
+        choices(self.ui.roleSelector, self._roles, _ROLES.index(row.heldOut) if row else 0)
 
     def onVolume(self, node: Any = None) -> None:
         """Another scan was chosen for adding."""

@@ -42,11 +42,13 @@ class Dream:
 
 
 class Dreams:
-    """Makes inversion images in the worker; ``onChanged`` is called while it does."""
+    """Makes inversion images in the worker; ``onProgress`` at every event, ``onChanged`` when it begins and ends."""
 
-    def __init__(self, onChanged: Callable[[], None], process: WorkerProcess | None = None) -> None:
+    def __init__(
+        self, onProgress: Callable[[], None], onChanged: Callable[[], None], process: WorkerProcess | None = None
+    ) -> None:
         self.process = process or QtWorkerProcess()
-        self.onChanged = onChanged
+        self.onProgress, self.onChanged = onProgress, onChanged
         self.progress, self.failure = Progress(), ""
 
     @property
@@ -68,7 +70,7 @@ class Dreams:
 
     def _heard(self, event: dict[str, Any]) -> None:
         self.progress.take(event)
-        self.onChanged()
+        self.onProgress()
 
     def _ended(self, code: int, errors: str) -> None:
         if code not in (0, CANCELLED):

@@ -23,7 +23,7 @@ class ModelPanel:
     def __init__(self, section: Any, folder: str, session: Session) -> None:
         self.session = session
         self.ui = ui = loadInto(section, f"{folder}/Model.ui")
-        ui.modelSelector.connect("activated(int)", self.onChosen)
+        ui.modelSelector.connect("currentIndexChanged(int)", self.onChosen)
         ui.importButton.connect("clicked(bool)", self.onImport)
         ui.exportButton.connect("clicked(bool)", self.onExport)
         ui.folderButton.connect("clicked(bool)", self.onFolder)

@@ -33,6 +33,7 @@ class Panel(VTKObservationMixin):
         self.review = ReviewPanel(self.ui.reviewSection, folder, session)
         self.predict = PredictPanel(self.ui.predictSection, folder, session)
         session.listeners.append(self.refresh)
+        session.watchers.append(self.watch)
         for event in (slicer.mrmlScene.EndCloseEvent, slicer.mrmlScene.EndImportEvent):
             self.addObserver(slicer.mrmlScene, event, self._sceneChanged)
         self._reviewed = ""
@@ -55,6 +56,7 @@ class Panel(VTKObservationMixin):
         """The module is unloaded: the worker stops where it can be resumed."""
         self.removeObservers()
         self.session.listeners.remove(self.refresh)
+        self.session.watchers.remove(self.watch)
         self.session.update.cancel()
         self.session.predictor.cancel()
 
@@ -67,6 +69,11 @@ class Panel(VTKObservationMixin):
         for step in self.steps:
             step.refresh()
         self._openWhatIsPossible()
+
+    def watch(self) -> None:
+        """Show how far the work in the background is."""
+        for step in (self.update, self.review, self.predict):
+            step.watch()
 
     def _openWhatIsPossible(self) -> None:
         """A step that nothing can be done in yet is greyed; the review opens when an update has finished."""

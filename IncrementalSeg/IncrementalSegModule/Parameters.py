@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +46,7 @@ class SceneState:
     model: str
     organs: str  # the new organs, as the text of a labels.csv
     preset: Preset = Preset.STANDARD
+    steps: Annotated[int, WithinRange(0, 100_000)] = 0  # training steps, where the preset's are not wanted
     lockOldOrgans: bool = False
     allowOverlap: bool = False
     learningRate: Annotated[float, WithinRange(0.00001, 0.1)] = 0.002
@@ -68,6 +70,7 @@ class Parameters:
     strategy: str = "full"
     training: dict[str, Any] = field(default_factory=dict)
     allowOverlap: bool = False
+    problemOf: Callable[[CaseRow], str] | None = None  # what keeps a case from being used, where that is known already
 
     @property
     def table(self) -> OrganTable:
@@ -92,9 +95,9 @@ class Parameters:
         if not self.rows:
             return _("Add at least one case: a scan on which the new organ is annotated.")
         for row in self.rows:
-            found = problems(row, self.organs)
+            found = self.problemOf(row) if self.problemOf else next(iter(problems(row, self.organs)), "")
             if found:
-                return f"{row.name}: {found[0]}"
+                return f"{row.name}: {found}"
         if len(heldOut(self.rows)) == len(self.rows):
             return _("Every case is held out for the check: leave at least one to learn from.")
         return ""

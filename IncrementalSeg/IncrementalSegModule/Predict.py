@@ -36,11 +36,13 @@ class Task:
 
 
 class Predictor:
-    """A queue of predictions; ``onChanged`` is called whenever something about it changes."""
+    """A queue of predictions; ``onProgress`` is called at every event, ``onChanged`` when one begins or ends."""
 
-    def __init__(self, onChanged: Callable[[], None], process: WorkerProcess | None = None) -> None:
+    def __init__(
+        self, onProgress: Callable[[], None], onChanged: Callable[[], None], process: WorkerProcess | None = None
+    ) -> None:
         self.process = process or QtWorkerProcess()
-        self.onChanged = onChanged
+        self.onProgress, self.onChanged = onProgress, onChanged
         self.waiting: list[Task] = []
         self.done: list[Task] = []
         self.current: Task | None = None
@@ -86,7 +88,7 @@ class Predictor:
 
     def _heard(self, event: dict[str, Any]) -> None:
         self.progress.take(event)
-        self.onChanged()
+        self.onProgress()
 
     def _ended(self, code: int, errors: str) -> None:
         task, self.current = self.current, None

@@ -28,8 +28,7 @@ class PredictPanel:
         ui.predictButton.text = _("Cancel") if predictor.running else _("Predict all organs")
         ui.predictButton.enabled = predictor.running or ui.volumeSelector.currentNode() is not None
         ui.progressBar.visible = predictor.running
-        ui.progressBar.setRange(0, max(predictor.progress.of, 0))
-        ui.progressBar.value = predictor.progress.step
+        self.watch()
         ui.stateLabel.text = predictor.sentence
         ui.stateLabel.visible = bool(predictor.sentence)
         results = [task.result for task in predictor.done if task.result is not None]
@@ -38,6 +37,12 @@ class PredictPanel:
             showVolumes(ui.volumeTable, self._shown)
         ui.threeDButton.enabled = self._shown is not None and self._shown.GetScene() is not None
         ui.volumeTable.visible = ui.threeDButton.enabled
+
+    def watch(self) -> None:
+        """Show how far the prediction is."""
+        progress = self.session.predictor.progress
+        self.ui.progressBar.setRange(0, progress.of)
+        self.ui.progressBar.value = progress.step
 
     def onVolume(self, node: Any = None) -> None:
         """Another scan was chosen."""

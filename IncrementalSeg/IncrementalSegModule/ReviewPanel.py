@@ -76,14 +76,19 @@ class ReviewPanel:
         self.ui.compareLabel.text = self.session.predictor.sentence
         self.ui.compareLabel.visible = bool(self.session.predictor.sentence)
         self.ui.dreamButton.text = _("Cancel") if dreams.running else _("Dream up images")
-        state = dreams.progress.sentence if dreams.running else dreams.failure
-        self.ui.galleryLabel.text, self.ui.galleryLabel.visible = state, bool(state)
+        self.watch()
         found = dreamsIn(job.folder) if not dreams.running else self._dreams
         if found != self._dreams:
             self._dreams = found
             self.ui.gallery.clear()
             for dream in found:
                 self.ui.gallery.addItem(qt.QListWidgetItem(qt.QIcon(thumbnail(dream, self._organs(job))), dream.name))
+
+    def watch(self) -> None:
+        """Show how far the images are."""
+        dreams = self.session.dreams
+        state = dreams.progress.sentence if dreams.running else dreams.failure
+        self.ui.galleryLabel.text, self.ui.galleryLabel.visible = state, bool(state)
 
     @staticmethod
     def _organs(job: Any) -> OrganTable:

@@ -14,6 +14,7 @@ from IncrementalSegLib.errors import IncrementalSegError, InputError
 from IncrementalSegLib.organs import Organ, OrganTable, normalise, organ_named
 from IncrementalSegLib.starter import STARTER
 
+from .CaseChecks import Checks
 from .Cases import CaseTable, matchSegments
 from .Dreams import Dreams
 from .Jobs import JobFolder, writeJob
@@ -29,22 +30,28 @@ from .Update import Update
 class Session:
     """What the panel shows and the console commands act on; the scene keeps its state.
 
-    ``listeners`` are called when something changed.
+    ``listeners`` are called when something changed, ``watchers`` when work in the background went on.
     """
 
     def __init__(self, parameterNode: Callable[[], Any], models: Models | None = None) -> None:
         self._parameterNode = parameterNode
         self.models, self.terminology = models or Models(), Terminology()
         self.listeners: list[Callable[[], None]] = []
-        self.update, self.predictor = Update(self.changed), Predictor(self.changed)
-        self.machine, self.dreams = Machine(self.changed), Dreams(self.changed)
-        self.shown = Shown()
+        self.watchers: list[Callable[[], None]] = []
+        self.update, self.predictor = Update(self.progressed, self.changed), Predictor(self.progressed, self.changed)
+        self.machine, self.dreams = Machine(self.changed), Dreams(self.progressed, self.changed)
+        self.checks, self.shown = Checks(), Shown()
         self._state: SceneState | None = None
 
     def changed(self) -> None:
         """Tell everyone who listens."""
         for listener in self.listeners:
             listener()
+
+    def progressed(self) -> None:
+        """Tell those who watch the work in the background: this comes often, and nothing else changed."""
+        for watcher in self.watchers:
+            watcher()
 
     @property
     def state(self) -> SceneState:
@@ -149,11 +156,16 @@ class Session:
         self.cases.add(volume, segmentation, segments)
         self.changed()
 
+    @property
+    def steps(self) -> int:
+        """Training steps of the next update."""
+        return self.state.steps or self.state.preset.steps
+
     def parameters(self) -> Parameters:
         """The update as it stands now, to be checked with `Parameters.isValid`."""
         info, state = self.model, self.state
         training = {
-            "steps": state.preset.steps,
+            "steps": self.steps,
             "learning_rate": state.learningRate,
             "patch": [state.patch] * 3,
             "batch": state.batch,
@@ -167,6 +179,7 @@ class Session:
             "locked" if state.lockOldOrgans else "full",
             training,
             state.allowOverlap,
+            lambda row: self.checks.state(row, self.organs, info.contents if info else None).problem,
         )
 
     def startUpdate(self) -> JobFolder:

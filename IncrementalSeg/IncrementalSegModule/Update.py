@@ -82,12 +82,14 @@ def duration(seconds: float) -> str:
 class Update:
     """Runs a job folder in a worker and follows it; at most one at a time.
 
-    ``onChanged`` is called at every event and at the end.
+    ``onProgress`` is called at every event, ``onChanged`` when it begins and ends.
     """
 
-    def __init__(self, onChanged: Callable[[], None], process: WorkerProcess | None = None) -> None:
+    def __init__(
+        self, onProgress: Callable[[], None], onChanged: Callable[[], None], process: WorkerProcess | None = None
+    ) -> None:
         self.process = process or QtWorkerProcess()
-        self.onChanged = onChanged
+        self.onProgress, self.onChanged = onProgress, onChanged
         self.job: JobFolder | None = None
         self.progress = Progress()
         self.cancelling = False
@@ -116,7 +118,7 @@ class Update:
 
     def _heard(self, event: dict[str, Any]) -> None:
         self.progress.take(event)
-        self.onChanged()
+        self.onProgress()
 
     def _ended(self, code: int, errors: str) -> None:
         if code not in (0, CANCELLED) and not self.cancelling:

@@ -47,9 +47,17 @@ class UpdatePanel:
         ui.startButton.enabled = (update.running and not update.cancelling) or valid
         ui.problemLabel.text = update.failure or reason
         ui.problemLabel.visible = bool(ui.problemLabel.text)
-        ui.estimateLabel.text = self.session.machine.expected(self.session.state.preset.steps)
+        ui.estimateLabel.text = self.session.machine.expected(self.session.steps)
         for widget in (ui.presetSelector, ui.advancedSection):
             widget.enabled = not update.running
+        self.watch()
+        if update.running != self._wasRunning:
+            self._wasRunning = update.running
+            self.listJobs()
+
+    def watch(self) -> None:
+        """Show how far the update is."""
+        update, ui = self.session.update, self.ui
         ui.progressBar.visible = ui.phaseLabel.visible = update.running
         ui.progressBar.value = update.progress.percent
         ui.phaseLabel.text = (
@@ -61,9 +69,6 @@ class UpdatePanel:
         log = "\n".join(update.progress.log)
         if ui.logEdit.plainText != log:
             ui.logEdit.setPlainText(log)
-        if update.running != self._wasRunning:
-            self._wasRunning = update.running
-            self.listJobs()
 
     def listJobs(self) -> None:
         """Read the job folders again."""

@@ -54,17 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--network", default="UNet")
     parser.add_argument("--spacing", type=float, default=3.0, help="voxel edge the models work at, mm (%(default)s)")
     parser.add_argument("--without", default="", metavar="ORGAN", help="cut it out of the field of view of the steps")
-    parser.add_argument("--heldout", type=int, default=0, help="cases of every step held out for weight fusion")
     parser.add_argument("--picture", metavar="CASE", help="evaluation case to show (default: the first)")
     return execute(parser, arguments, _run)
 
 
 def _run(options: argparse.Namespace) -> str:
     for name in options.strategies:
-        if name != BASE and name.endswith("-without-fusion") and not options.heldout:
-            raise InputError(
-                "Weight fusion needs held-out cases and is off without them: give their number, --heldout 1."
-            )
         if name != BASE:
             strategy_named(name)
     protocol = PROTOCOLS[options.protocol]
@@ -96,7 +91,7 @@ def _benchmark(options: argparse.Namespace, protocol: Protocol, seed: int) -> Be
     spec, preprocessing = NetworkSpec.preset(options.network), Preprocessing((options.spacing,) * 3)
     folders = _folders(options.cases, protocol)
     where = (protocol, folders, options.split, options.out)
-    return Benchmark(*where, base, step, spec, preprocessing, options.without, options.heldout)
+    return Benchmark(*where, base, step, spec, preprocessing, options.without)
 
 
 def _folders(given: Sequence[str], protocol: Protocol) -> Mapping[str, Path]:

@@ -46,7 +46,6 @@ class Benchmark:
     spec: NetworkSpec
     preprocessing: Preprocessing = Preprocessing()
     without: str = ""  # organ that is cut out of the steps' field of view
-    heldout: int = 0  # cases of every step that nobody trains on; they decide about weight fusion
 
     @property
     def name(self) -> str:
@@ -73,14 +72,6 @@ class Benchmark:
             cases = cases_without(cases, self.without, self.out / "cut")
         wanted = [organ_named(name).key for name in organs]
         return [case.restricted(wanted) for case in cases]
-
-    def step_cases(self, number: int, organs: Sequence[str]) -> tuple[list[Case], list[Case]]:
-        """The cases of step ``number`` that are trained on, and those that are held out; the base has none of these."""
-        cases = self.training_cases(number, organs)
-        kept = len(cases) - (self.heldout if number else 0)
-        if kept < 1:
-            raise InputError(f"Step {number} has {len(cases)} cases: hold out fewer of them.")
-        return cases[:kept], cases[kept:]
 
     def evaluation_cases(self) -> list[Case]:
         """The cases that models are scored on, with all that was annotated in them."""
@@ -113,9 +104,9 @@ def run_strategy(benchmark: Benchmark, strategy: str, reporter: Reporter) -> Non
 
         def train(workspace: Workspace, parent: Model = model, number: int = number, step: Any = step) -> Model:
             organs = [organ_named(name) for name in step.organs]
-            seen, heldout = benchmark.step_cases(number, step.organs)
-            options: dict[str, Any] = {"heldout": heldout, "allow_overlap": True}
-            return update_model(parent, seen, organs, benchmark.step, strategy_named(strategy), workspace, **options)
+            cases = benchmark.training_cases(number, step.organs)
+            chosen = strategy_named(strategy)
+            return update_model(parent, cases, organs, benchmark.step, chosen, workspace, allow_overlap=True)
 
         model = _finished(benchmark, strategy, number, reporter, train)
         _score(benchmark, strategy, number, model, reporter)
@@ -137,7 +128,7 @@ def _train_at_once(benchmark: Benchmark, strategy: str, workspace: Workspace) ->
     sources = {
         (step.archive, step.part): number for number, step in enumerate(benchmark.protocol.steps) if number >= first
     }
-    cases = [case for number in sources.values() for case in benchmark.step_cases(number, organs)[0]]
+    cases = [case for number in sources.values() for case in benchmark.training_cases(number, organs)]
     config = replace(benchmark.base, steps=benchmark.total_steps)
     return _train(benchmark, organs, cases, config, workspace, strategy)
 
@@ -228,7 +219,7 @@ def keep_to_one_benchmark(benchmark: Benchmark) -> None:
     seen = [benchmark.training_cases(number, benchmark.protocol.steps[number].organs) for number in numbers]
     names = [[case.name for case in part] for part in (*seen, benchmark.evaluation_cases())]
     data = {"preprocessing": asdict(benchmark.preprocessing), "folders": folders, "cases": names}
-    settings = json.loads(json.dumps({**runs, **data, "heldout": benchmark.heldout}))
+    settings = json.loads(json.dumps({**runs, **data}))
     for run in ("base", "step"):
         del settings[run]["device"]
     if not path.exists():

@@ -1,8 +1,12 @@
-"""Weight fusion after the step (EWF, Xiao et al. 2023): an average with the old model, kept only where it helps."""
+"""Weight fusion after the step: an average of updated and old weights, dropped where a hold-out speaks against it.
+
+After EWF (Xiao et al. 2023) and WiSE-FT (Wortsman et al. 2022). EWF's share of the updated weights, the root of new
+among all classes (0.67 for four new among nine), cost new organs two points of DSC on scans that chose settings; 0.9
+gained some for both (our formulation).
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -34,26 +38,21 @@ def fuse(parent: Model, updated: Model, share: float) -> dict[str, Tensor]:
     return fused
 
 
-def fusion_share(old: int, classes: int) -> float:
-    """``sqrt(N / (K + 1 + N))`` for ``old = 1 + K`` and ``classes = 1 + K + N``."""
-    return math.sqrt((classes - old) / classes)
-
-
-def fuse_if_better(
-    parent: Model, updated: Model, heldout: Sequence[Case], device: torch.device, reporter: Reporter
+def fused(
+    parent: Model, updated: Model, share: float, heldout: Sequence[Case], device: torch.device, reporter: Reporter
 ) -> Model:
-    """The fused model if new-organ DSC and old-organ agreement on held-out cases rise in the mean, else ``updated``."""
-    share = fusion_share(parent.classes, updated.classes)
+    """The average; ``updated`` itself where new-organ DSC and old-organ agreement on held-out cases fall by it."""
     network = build_network(updated.spec, updated.classes)
     network.load_state_dict(fuse(parent, updated, share))
-    fused = replace(updated, network=network.eval())
-    before, after = (_merit(parent, model, heldout, device, reporter) for model in (updated, fused))
-    kept = after > before
-    reporter.message(
-        f"Weight fusion {'kept' if kept else 'not kept'}: hold-out {before:.3f} without, {after:.3f} with."
-    )
+    average, kept = replace(updated, network=network.eval()), True
+    if heldout:
+        before, after = (_merit(parent, model, heldout, device, reporter) for model in (updated, average))
+        kept = after >= before
+        reporter.message(
+            f"Weight fusion {'kept' if kept else 'not kept'}: hold-out {before:.3f} without, {after:.3f} with."
+        )
     record = {**updated.history[-1], "fusion": share if kept else None}
-    return replace(fused if kept else updated, history=(*updated.history[:-1], record))
+    return replace(average if kept else updated, history=(*updated.history[:-1], record))
 
 
 def _merit(parent: Model, candidate: Model, heldout: Sequence[Case], device: torch.device, reporter: Reporter) -> float:

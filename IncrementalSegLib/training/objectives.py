@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -39,14 +38,6 @@ class SupervisedObjective:
         return {"seg": self.segmentation(network(batch.image), batch.target, ~batch.annotated, class_balance(done))}
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Per old class (1 + K,): least confidence and largest normalised entropy of a teacher's voxel to be trusted."""
-
-    confidence: Tensor
-    entropy: Tensor
-
-
 class IncrementalObjective:
     """The loss of one incremental step: segmentation on the new annotations, plus what the strategy asks for.
 
@@ -55,7 +46,7 @@ class IncrementalObjective:
         strategy: which parts are on.
         old: ``1 + K``.
         classes: ``1 + K + N``.
-        thresholds: for pseudo-labels, measured on the step's scans.
+        thresholds: normalised entropy per class (1 + K,) up to which PLOP trusts the teacher.
         guidance: by the old model's prototypes, for strategies that ask for it.
     """
 
@@ -65,7 +56,7 @@ class IncrementalObjective:
         strategy: Strategy,
         old: int,
         classes: int,
-        thresholds: Thresholds | None = None,
+        thresholds: Tensor | None = None,
         guidance: Guidance | None = None,
     ) -> None:
         self.teacher, self.guidance = teacher.eval().requires_grad_(False), guidance
@@ -114,29 +105,9 @@ class IncrementalObjective:
         return ~batch.annotated if self.strategy.unbiased else torch.zeros_like(batch.annotated)
 
     def _with_pseudo_labels(self, target: Tensor, q: Tensor) -> Tensor:
-        kind, thresholds = self.strategy.pseudo_labels, self.thresholds
-        if not kind or thresholds is None:
+        if self.strategy.pseudo_labels != "entropy" or self.thresholds is None:
             return target
-        if kind == "entropy":
-            return torch.where(target > 0, target, entropy_pseudo_labels(q, thresholds.entropy.to(q.device)))
-        return torch.where(target > 0, target, confident_pseudo_labels(q, thresholds.confidence.to(q.device)))
-
-
-def confident_pseudo_labels(q: Tensor, least: Tensor) -> Tensor:
-    """Old organs where the teacher is confident, `IGNORE` where it sees an old organ but is not, else 0.
-
-    Args:
-        q: teacher's probabilities (B, 1 + K, …).
-        least: confidence per class (1 + K,).
-
-    Returns:
-        Labels (B, …).  Method §1, our formulation.
-    """
-    confidence, label = q[:, 1:].max(1)
-    label = label + 1
-    confident = confidence >= least[label]
-    doubtful = ~confident & (q[:, 1:].sum(1) > q[:, 0])
-    return torch.where(confident, label, torch.where(doubtful, IGNORE, 0))
+        return torch.where(target > 0, target, entropy_pseudo_labels(q, self.thresholds.to(q.device)))
 
 
 def normalised_entropy(q: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ import numpy as np
 from ..events import Reporter
 from ..inversion.anatomy import Anatomy
 from ..inversion.manipulation import Manipulation, draw_warp
-from ..losses.unbiased import IGNORE
 from ..storage import write_json
 from .patches import CachedCase, organ_points, save_array
 
@@ -38,7 +37,7 @@ def with_reshaped(
     """The cases and ``count`` warped copies of each, kept under ``folder``; the same seed gives the same copies.
 
     ``anatomies`` are labels (x, y, z) of all organs that should change their shape, where a case's own annotation does
-    not hold them all; the copy is annotated like its case.
+    not hold them all; the copy's labels are those of its case, moved with the CT.
 
     Raises:
         InputError: a scan shows no body.  StorageError: a copy cannot be written.
@@ -54,7 +53,7 @@ def with_reshaped(
 def _copies(
     case: CachedCase, organs: np.ndarray, spacing: Spacing, folder: Path, seeds: list[list[int]]
 ) -> list[CachedCase]:
-    seen = hashlib.sha256(organs.tobytes()).hexdigest()
+    seen = [hashlib.sha256(labels.tobytes()).hexdigest() for labels in (organs, np.asarray(case.target))]
     recipes = [json.dumps([case.key, seen, seed, asdict(RESHAPING)]) for seed in seeds]
     places = [folder / hashlib.sha256(recipe.encode()).hexdigest()[:16] for recipe in recipes]
     missing = [pair for pair in zip(places, seeds, strict=True) if not (pair[0] / "done.json").exists()]
@@ -63,20 +62,13 @@ def _copies(
         for place, seed in missing:
             warp = draw_warp(anatomy, spacing, RESHAPING, np.random.default_rng(seed))
             save_array(place / "image.npy", np.rint(warp.image(case.image)).astype(np.int16))
-            warped = warp.labels(anatomy.organs)
-            save_array(place / "target.npy", np.where(_annotated(case)[warped], warped, 0).astype(np.uint8))
+            save_array(place / "target.npy", warp.labels(np.asarray(case.target)))
             write_json(place / "done.json", {"of": case.key})
     return [_opened(case, place) for place in places]
 
 
-def _annotated(case: CachedCase) -> np.ndarray:
-    """For every label whether it may stand in the case's annotation, (256,); `IGNORE` may."""
-    kept = np.zeros(IGNORE + 1, bool)
-    kept[: len(case.annotated)] = case.annotated
-    kept[IGNORE] = True
-    return kept
-
-
 def _opened(case: CachedCase, place: Path) -> CachedCase:
     image, target = (np.load(place / f"{part}.npy", mmap_mode="r") for part in ("image", "target"))
-    return CachedCase(place.name, image, target, case.annotated, organ_points(np.asarray(target)))
+    points = organ_points(np.asarray(target))
+    annotated = {channel: points[channel] for channel in points if case.annotated[channel]}
+    return CachedCase(place.name, image, target, case.annotated, annotated)

@@ -16,15 +16,15 @@ class Strategy:
     ``pooled``: weights of LwF's, ILT's encoder, the unbiased and PLOP's feature distillation. ``label_guided``: the
     teacher has no say where a new organ is annotated. ``region``: PGCD's weights per voxel in the unbiased
     distillation; ``channel``: weight of its calibrated feature distillation. ``to_global``, ``to_old_local``: weights
-    of DAPD's alignments. ``pseudo_labels``: ``confidence`` (ours, with ignore zone) or ``entropy`` (PLOP's).
-    ``balance``: share of the cross-entropy that stays averaged over annotated classes to the end, in favour of small
-    new organs. ``from_background``: new head rows start from the background. ``frozen_statistics``: BatchNorm
-    statistics stay. ``fusion``: average with the old model where a hold-out shows that it helps. ``clean_teacher``: the
-    teacher sees patches with unchanged intensities. ``replay``: share of the patches that are cut from synthetic
-    volumes of the old model (MOSInversion), ``recipes`` how these are made; they show the old organs that the step's
-    scans do not, or all (``replay_all``). ``refresh``: halfway more are made, on which the student and the old model
-    disagree. ``lock``: the old network is not touched; a branch learns the new organs. ``from_scratch``: a new network
-    learns ``all`` labels of all cases (the upper bound) or the ``new`` organs alone.
+    of DAPD's alignments. ``pseudo_labels``: ``survey`` (what the old model sees in the whole scan, ours) or ``entropy``
+    (PLOP's, patch by patch). ``balance``: share of the cross-entropy that stays averaged over annotated classes to the
+    end, in favour of small new organs. ``from_background``: new head rows start from the background.
+    ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: share of the updated weights in an average with the
+    old ones. ``clean_teacher``: the teacher sees patches with unchanged intensities. ``replay``: share of the patches
+    that are cut from synthetic volumes of the old model (MOSInversion), ``recipes`` how these are made; they show the
+    old organs that the step's scans do not, or all (``replay_all``). ``refresh``: halfway more are made, on which the
+    student and the old model disagree. ``lock``: the old network is not touched; a branch learns the new organs.
+    ``from_scratch``: a new network learns ``all`` labels of all cases (the upper bound) or the ``new`` organs alone.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Strategy:
     to_global: float = 0.0
     to_old_local: float = 0.0
     pooled: float = 0.0
-    pseudo_labels: Literal["", "confidence", "entropy"] = ""
+    pseudo_labels: Literal["", "survey", "entropy"] = ""
     balance: float = 0.0
     from_background: bool = True
     frozen_statistics: bool = True
     clean_teacher: bool = False
-    fusion: bool = False
+    fusion: float = 0.0
     replay: float = 0.0
     recipes: tuple[str, ...] = ("fast", "grounded")
     replay_all: bool = False
@@ -77,13 +77,14 @@ _PGCD_DAPD = replace(
     to_old_local=0.1,
 )
 _FULL = replace(
-    _PGCD_DAPD,
+    _MIB,
     name="full",
-    summary="pgcd-dapd with pseudo-labels and replay of organs out of view (the default)",
-    pseudo_labels="confidence",
+    summary="MiB's losses, pseudo-labels, weight fusion, replay of organs out of view (the default)",
+    label_guided=True,
+    pseudo_labels="survey",
     balance=0.05,
     clean_teacher=True,
-    fusion=True,
+    fusion=0.9,
     replay=0.2,
 )
 _ALL = [
@@ -116,32 +117,47 @@ _ALL = [
 ]
 STRATEGIES = {strategy.name: strategy for strategy in _ALL}
 DEFAULT = "full"
-_WITHOUT = "-without-"
-PARTS: dict[str, dict[str, Any]] = {
-    "inversion": {"replay": 0.0},
-    "region": {"region": False},
-    "channel": {"channel": 0.0},
-    "local-to-global": {"to_global": 0.0},
-    "local-to-old-local": {"to_old_local": 0.0},
-    "pseudo-labels": {"pseudo_labels": ""},
-    "fusion": {"fusion": False},
+# What a strategy can be told to do without or with: its settings when off and when on.
+PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "inversion": ({"replay": 0.0}, {"replay": 0.2}),
+    "region": ({"region": False}, {"region": True}),
+    "channel": ({"channel": 0.0}, {"channel": 1.0}),
+    "local-to-global": ({"to_global": 0.0}, {"to_global": 0.1}),
+    "local-to-old-local": ({"to_old_local": 0.0}, {"to_old_local": 0.1}),
+    "pseudo-labels": ({"pseudo_labels": ""}, {"pseudo_labels": "survey"}),
+    "fusion": ({"fusion": 0.0}, {"fusion": 0.9}),
 }
+_PROTOTYPES = ("region", "channel", "local-to-global", "local-to-old-local")
+PARTS["prototypes"] = (
+    {name: value for part in _PROTOTYPES for name, value in PARTS[part][0].items()},
+    {name: value for part in _PROTOTYPES for name, value in PARTS[part][1].items()},
+)
 
 
 def strategy_named(name: str) -> Strategy:
-    """The strategy of this name; ``full-without-region`` is ``full`` with one of its `PARTS` switched off.
+    """The strategy of this name; ``full-without-fusion`` and ``full-with-region`` have one of its `PARTS` off or on.
 
     Raises:
-        InputError: there is none, or it has no such part.
+        InputError: there is none, or the part changes nothing.
     """
-    whole, without, part = name.partition(_WITHOUT)
-    if whole not in STRATEGIES:
+    for word, on in (("-without-", False), ("-with-", True)):
+        whole, found, part = name.partition(word)
+        if found:
+            return _changed(_known(whole), part, on, name)
+    return _known(name)
+
+
+def _known(name: str) -> Strategy:
+    if name not in STRATEGIES:
         raise InputError(f"Strategy '{name}' is not known: choose one of {', '.join(STRATEGIES)}.")
-    if not without:
-        return STRATEGIES[whole]
-    strategy = STRATEGIES[whole]
-    reduced = replace(strategy, **PARTS.get(part, {}))
-    if reduced == strategy:
-        known = [part for part, off in PARTS.items() if replace(strategy, **off) != strategy]
-        raise InputError(f"Strategy '{whole}' has no part '{part}': it can do without {', '.join(known) or 'none'}.")
-    return replace(reduced, name=name, summary=f"{whole} without {part}")
+    return STRATEGIES[name]
+
+
+def _changed(strategy: Strategy, part: str, on: bool, name: str) -> Strategy:
+    word = "with" if on else "without"
+    able = [known for known, settings in PARTS.items() if replace(strategy, **settings[on]) != strategy]
+    if part not in able:
+        raise InputError(
+            f"Strategy '{strategy.name}' cannot be had {word} '{part}', only {word} {', '.join(able) or 'nothing'}."
+        )
+    return replace(strategy, **PARTS[part][on], name=name, summary=f"{strategy.name} {word} {part}")

@@ -17,30 +17,29 @@ from ..inference import probabilities
 from ..models.checkpoint import load_state, save_state
 from ..models.package import Model
 from ..organs import OrganTable
-from .objectives import Thresholds, normalised_entropy
+from ..pieces import keep_largest_pieces
+from .objectives import normalised_entropy
 from .patches import CachedCase, save_array
 
 _BINS = 1000
-_ENTROPY_FLOOR = 0.001  # PLOP, Douillard et al. 2021, §3.3
-_LEAST_CONFIDENCE, _MOST_CONFIDENCE = 0.5, 0.9
+_ENTROPY_FLOOR = 0.001
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Old-organ predictions (uint8 channels, (x, y, z)) by case key and the thresholds measured on them."""
+    """Old-organ predictions (uint8 channels, (x, y, z)) by case key, organs of one piece in one.
+
+    ``entropy`` (1 + K,) is each class's median normalised entropy, at least 0.001 (PLOP, Douillard et al. 2021, §3.3).
+    """
 
     predictions: dict[str, np.ndarray]
-    thresholds: Thresholds
+    entropy: torch.Tensor
 
 
 def survey(model: Model, cases: Sequence[CachedCase], folder: Path, device: torch.device, reporter: Reporter) -> Survey:
-    """Predict every training scan with the old model; resumes from what ``folder`` already holds.
-
-    Thresholds per class: the median confidence, within 0.5 to 0.9 (our formulation), and the median normalised entropy,
-    at least 0.001 (PLOP §3.3).
-    """
+    """Predict every training scan with the old model; resumes from what ``folder`` already holds."""
     network = model.network.to(device).eval()
-    histograms = torch.zeros(2, model.classes, _BINS)
+    histograms = torch.zeros(model.classes, _BINS)
     for number, case in enumerate(cases, start=1):
         measured = folder / f"{case.key}.pt"
         if not measured.exists():
@@ -50,7 +49,7 @@ def survey(model: Model, cases: Sequence[CachedCase], folder: Path, device: torc
         histograms += load_state(measured)
         reporter.progress("survey", number, len(cases))
     predictions = {case.key: np.load(folder / f"{case.key}.npy", mmap_mode="r") for case in cases}
-    return Survey(predictions, _thresholds(histograms))
+    return Survey(predictions, _medians(histograms).clamp(min=_ENTROPY_FLOOR))
 
 
 def _survey_case(
@@ -59,24 +58,20 @@ def _survey_case(
     image = torch.from_numpy(model.preprocessing.normalise(case.image))
     warn = partial(reporter.message, level="warning")
     q = probabilities(network, image, model.patch, device, reporter.check, warn)[None]
-    confidence, label = q.max(1)
-    measures = (confidence, normalised_entropy(q))
-    unlabelled = torch.from_numpy(np.asarray(case.target) == 0)[None]
-    histograms = torch.zeros(2, model.classes, _BINS)
-    for i, measure in enumerate(measures):
-        for c in range(model.classes):
-            values = measure[(label == c) & unlabelled]
-            histograms[i, c] = torch.histc(values, _BINS, 0, 1)
-    return label[0].to(torch.uint8).numpy(), histograms
+    entropy, label = normalised_entropy(q)[0], q[0].argmax(0)
+    unlabelled = torch.from_numpy(np.asarray(case.target) == 0)
+    histograms = torch.stack(
+        [torch.histc(entropy[(label == c) & unlabelled], _BINS, 0, 1) for c in range(model.classes)]
+    )
+    prediction = label.to(torch.uint8).numpy()
+    keep_largest_pieces(prediction, map(model.organs.channel, model.connected))
+    return prediction, histograms
 
 
-def _thresholds(histograms: torch.Tensor) -> Thresholds:
-    """Medians of confidence and entropy per class from histograms (2, 1 + K, bins)."""
+def _medians(histograms: torch.Tensor) -> torch.Tensor:
+    """Medians (1 + K,) of values in [0, 1] from their histograms (1 + K, bins)."""
     cumulative = histograms.cumsum(-1)
-    half = cumulative[..., -1:] / 2
-    medians = ((cumulative < half).sum(-1) + 0.5) / _BINS
-    confidence = medians[0].clamp(_LEAST_CONFIDENCE, _MOST_CONFIDENCE)
-    return Thresholds(confidence, medians[1].clamp(min=_ENTROPY_FLOOR))
+    return ((cumulative < cumulative[:, -1:] / 2).sum(-1) + 0.5) / _BINS
 
 
 def question_overlaps(

@@ -21,9 +21,9 @@ from ..organs import Organ, OrganTable
 from ..prototypes import Prototypes, RunningPrototypes, grown
 from .base import train_base
 from .config import TrainingConfig
-from .fusion import fuse_if_better
+from .fusion import fused
 from .guidance import Guidance
-from .objectives import IncrementalObjective, Thresholds
+from .objectives import IncrementalObjective
 from .outcome import prototypes_of, recalled, step_record, with_memory, with_pieces
 from .patches import CachedCase, PatchSampler
 from .replay import Replay, frozen_copy, replay_summary
@@ -67,9 +67,9 @@ def update_model(
     record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
     updated = replace(student, history=(*model.history, {**record, **trained.record}))
     updated = with_pieces(updated, material.cases, workspace.reporter)
-    if strategy.fusion and heldout:
+    if strategy.fusion:
         device = device_named(config.device)
-        updated = fuse_if_better(model, updated, heldout, device, workspace.reporter)
+        updated = fused(model, updated, strategy.fusion, heldout, device, workspace.reporter)
     return _remembering(model, updated, material, trained, config, workspace)
 
 
@@ -90,7 +90,7 @@ def _train(
     known = recalled(model, material.scans, device, reporter) if material.scans else None
     guidance = Guidance(strategy, RunningPrototypes(known)).to(device) if known and strategy.guided else None
     teacher, new = place(model.network, device), student.classes - model.classes
-    objective = IncrementalObjective(teacher, strategy, model.classes, student.classes, material.thresholds, guidance)
+    objective = IncrementalObjective(teacher, strategy, model.classes, student.classes, material.entropy, guidance)
     replay = Replay(model, new, material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
     synthetic = replay.cases()
     sampler = partial(sampler_of, material.training, student.organs, model.preprocessing, config, share=strategy.replay)
@@ -156,15 +156,15 @@ def _student(model: Model, organs: OrganTable, strategy: Strategy) -> Model:
 class _Material:
     """A step's cases, and what the current model sees in them: nothing where the strategy does not ask it.
 
-    ``training`` are the cases and their warped copies, ``scans`` HU and predicted channels, ``merged`` the same
-    channels with the annotations over them.
+    ``training`` are the cases and their warped copies, with pseudo-labels where the strategy has them; ``scans`` HU and
+    predicted channels, ``merged`` the same channels with the annotations over them.
     """
 
     cases: list[CachedCase]
     training: list[CachedCase]
     scans: Sequence[Scan] = ()
     merged: Sequence[np.ndarray] = ()
-    thresholds: Thresholds | None = None
+    entropy: torch.Tensor | None = None
 
 
 def _material(
@@ -185,7 +185,10 @@ def _material(
         question_overlaps(cached, seen, organs, model.classes)
     scans = [(np.asarray(case.image), seen.predictions[case.key]) for case in cached]
     merged = [np.where(case.target > 0, case.target, seen.predictions[case.key]) for case in cached]
-    return _Material(cached, with_reshaped(cached, *where, merged), scans, merged, seen.thresholds)
+    taught = cached
+    if strategy.pseudo_labels == "survey":
+        taught = [replace(case, target=labels) for case, labels in zip(cached, merged, strict=True)]
+    return _Material(cached, with_reshaped(taught, *where, merged), scans, merged, seen.entropy)
 
 
 def require_growth(model: Model, strategy: Strategy, inside: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import types
@@ -18,13 +19,15 @@ def start() -> Any:
 
     if getattr(slicer, "app", None):
         return slicer.app
+    _keep_none_alive()
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
     sys.excepthook = _collect
-    output = vtk.vtkOutputWindow()
+    output, vtk_errors = vtk.vtkOutputWindow(), []
     output.SetDisplayModeToAlwaysStdErr()
     vtk.vtkOutputWindow.SetInstance(output)
+    output.AddObserver("ErrorEvent", _text_of(vtk_errors))
     for name in slicer.util.__all__:  # slicer-core lifts them into slicer; the application does not
         if getattr(slicer, name, None) is getattr(slicer.util, name):
             delattr(slicer, name)
@@ -44,8 +47,24 @@ def start() -> Any:
     scripted.install()
     slicer.app = application.qSlicerApplication()
     slicer.app.makeScene()
-    slicer.app.window = window.qSlicerMainWindow()
+    slicer.app.window, slicer.app.vtkErrors = window.qSlicerMainWindow(), vtk_errors
     return slicer.app
+
+
+def _keep_none_alive() -> None:
+    """PySide6 6.12 takes None for immortal, as from Python 3.12 on; before that each of its calls costs a reference."""
+    if sys.version_info < (3, 12):
+        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+
+
+def _text_of(errors: list[str]) -> Any:
+    """An observer that notes the text of VTK's errors."""
+
+    def note(caller: Any, event: str, text: str) -> None:
+        errors.append(text)
+
+    note.CallDataType = "string0"  # type: ignore[attr-defined]
+    return note
 
 
 def _collect(kind: Any, error: BaseException, trace: Any) -> None:

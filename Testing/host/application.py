@@ -127,17 +127,21 @@ class qSlicerApplication(QtWidgets.QApplication):
         crosshair = slicer.vtkMRMLCrosshairNode()
         crosshair.SetCrosshairName("default")
         scene.AddNode(crosshair)
+        self._add_logic("Colors", logic.GetColorLogic())
         self._add_logic("Terminologies", slicer.vtkSlicerTerminologiesModuleLogic(), _terminologies())
         for name, cls in _LOGICS.items():
             self._add_logic(name, getattr(slicer, cls)())
+        editor = types.SimpleNamespace(name="SegmentEditor", path="", widgetRepresentation=lambda: None)
+        slicer.modules.segmenteditor = editor
         self._layout = LayoutManager()
 
     def _add_logic(self, name: str, logic: Any, share: str = "") -> None:
         self._logics[name] = logic  # the application logic keeps weak pointers only
-        logic.SetMRMLApplicationLogic(self._logic)
-        if share:
-            logic.SetModuleShareDirectory(share)
-        logic.SetMRMLScene(self._scene)
+        if logic.GetMRMLScene() is None:
+            logic.SetMRMLApplicationLogic(self._logic)
+            if share:
+                logic.SetModuleShareDirectory(share)
+            logic.SetMRMLScene(self._scene)
         self._logic.SetModuleLogic(name, logic)
         module = types.SimpleNamespace(name=name, path="", logic=lambda: logic, widgetRepresentation=lambda: None)
         setattr(slicer.modules, name.lower(), module)

@@ -137,6 +137,9 @@ class LayoutManager:
     def threeDWidget(self, index: int) -> ThreeDView:
         return self._threeD
 
+    def mrmlSliceLogics(self) -> Any:
+        return slicer.app.applicationLogic().GetSliceLogics()
+
     def resetSliceViews(self) -> None:
         for view in self._slices.values():
             view.logic.FitSliceToBackground()

@@ -190,24 +190,6 @@ def test_another_split_is_another_benchmark(small_patients, tmp_path, capsys):
     assert "holds runs of other settings" in capsys.readouterr().err
 
 
-def test_held_out_cases_are_for_fusion_alone(small_patients, tmp_path, capsys, monkeypatch):
-    seen = {}
-
-    def update(model, cases, *rest: object, heldout, **options: object):
-        seen["cases"], seen["heldout"] = ([case.name for case in part] for part in (cases, heldout))
-        raise InputError("enough")
-
-    monkeypatch.setattr(runs, "update_model", update)
-    split = {"step0": ["a"], "step1": ["b", "c"], "evaluation": ["a"]}
-    (tmp_path / "split.json").write_text(json.dumps(split))
-    command = [*_command(small_patients, tmp_path / "out", "full"), "--split", str(tmp_path / "split.json")]
-    assert main([*command, "--heldout", "1"]) == 2 and seen == {"cases": ["b"], "heldout": ["c"]}
-    other = [*command, "--out", str(tmp_path / "other")]
-    assert main([*other, "--heldout", "2"]) == 2 and "hold out fewer" in capsys.readouterr().err
-    assert main([*command, "--strategies", "full-without-fusion"]) == 2
-    assert "Weight fusion needs held-out cases" in capsys.readouterr().err
-
-
 def test_every_seed_has_a_base_model_of_its_own_and_references_train_as_long_as_the_sequence(
     small_patients, tmp_path, monkeypatch
 ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from IncrementalSegLib.models.widen import folded_probabilities, widen
 from IncrementalSegLib.organs import OrganTable, organ_named
 from IncrementalSegLib.training import fusion, update
 from IncrementalSegLib.training.config import TrainingConfig
-from IncrementalSegLib.training.fusion import fuse, fuse_if_better, fusion_share
+from IncrementalSegLib.training.fusion import fuse
+from IncrementalSegLib.training.fusion import fused as fused_with
 from IncrementalSegLib.training.strategies import STRATEGIES
 from IncrementalSegLib.training.update import update_model
 from IncrementalSegLib.training.workspace import Workspace
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 SPEC = NetworkSpec(
     "UNet", {"spatial_dims": 3, "channels": [4, 8], "strides": [2], "num_res_units": 0, "norm": "batch"}, 4
 )
-OLD, CLASSES = 3, 5
+OLD, CLASSES, SHARE = 3, 5, 0.85
 ORGANS = OrganTable.from_names(["Liver", "Spleen", "Pancreas", "Aorta"])
 
 
@@ -59,11 +59,6 @@ def pair() -> tuple[Model, Model]:
     """A parent of two organs and its update with four."""
     parent = model_of(network_of(OLD, 1), OrganTable(list(ORGANS)[: OLD - 1]))
     return parent, model_of(network_of(CLASSES, 2), ORGANS)
-
-
-def test_the_share_is_the_root_of_new_among_all_classes() -> None:
-    assert fusion_share(5, 6) == pytest.approx(math.sqrt(1 / 6))
-    assert fusion_share(5, 9) == pytest.approx(math.sqrt(4 / 9))
 
 
 def test_fused_weights_are_the_average_where_both_have_them() -> None:
@@ -105,12 +100,12 @@ def judged(monkeypatch: pytest.MonkeyPatch, without: float, fused: float) -> tup
     monkeypatch.setattr(fusion, "_merit", merit)
     reporter = Reporter(lambda event: texts.append(event["text"]))
     case = Case("held out", Path("absent"))
-    return parent, updated, fuse_if_better(parent, updated, [case], CPU, reporter), texts
+    return parent, updated, fused_with(parent, updated, SHARE, [case], CPU, reporter), texts
 
 
 def test_a_better_average_is_kept_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     parent, updated, result, texts = judged(monkeypatch, 0.8, 0.81)
-    share, before = fusion_share(OLD, CLASSES), parent.network.state_dict()
+    share, before = SHARE, parent.network.state_dict()
     start = widen(lambda n: build_network(SPEC, n), before, OLD, CLASSES).state_dict()
     after, fused = updated.network.state_dict(), result.network.state_dict()
     for key in ("head.weight", "head.bias"):
@@ -123,11 +118,19 @@ def test_a_better_average_is_kept_and_recorded(monkeypatch: pytest.MonkeyPatch) 
     assert texts == ["Weight fusion kept: hold-out 0.800 without, 0.810 with."]
 
 
-@pytest.mark.parametrize("fused", [0.8, 0.79, 0.0])
+@pytest.mark.parametrize("fused", [0.79, 0.0])
 def test_an_average_that_is_not_better_is_dropped_and_said(monkeypatch: pytest.MonkeyPatch, fused: float) -> None:
     _, updated, result, texts = judged(monkeypatch, 0.8, fused)
     assert result.network is updated.network and result.history[-1]["fusion"] is None
     assert result.history[:-1] == updated.history[:-1] and "not kept" in texts[0]
+
+
+def test_without_a_hold_out_the_average_is_taken() -> None:
+    parent, updated = pair()
+    result = fused_with(parent, updated, SHARE, [], CPU, Reporter())
+    wanted = fuse(parent, updated, SHARE)
+    assert all(torch.equal(tensor, wanted[key]) for key, tensor in result.network.state_dict().items())
+    assert result.history[-1]["fusion"] == SHARE and result.network is not updated.network
 
 
 def test_an_untrained_update_fused_is_the_old_model() -> None:

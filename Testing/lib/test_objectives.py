@@ -19,7 +19,6 @@ from IncrementalSegLib.training.guidance import Guidance
 from IncrementalSegLib.training.objectives import (
     IncrementalObjective,
     SupervisedObjective,
-    Thresholds,
     class_balance,
     stages,
 )
@@ -32,7 +31,7 @@ SPEC = NetworkSpec(
     "UNet", {"spatial_dims": 3, "channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0, "norm": "batch"}, 4
 )
 OLD, CLASSES = 3, 5
-THRESHOLDS = Thresholds(torch.full((OLD,), 0.5), torch.full((OLD,), 0.6))
+THRESHOLDS = torch.full((OLD,), 0.6)
 INCREMENTAL = [name for name, strategy in STRATEGIES.items() if not strategy.from_scratch and not strategy.lock]
 
 
@@ -129,7 +128,7 @@ def test_the_strategies_differ() -> None:
     assert len(set(totals.values())) == len(totals), totals
 
 
-@pytest.mark.parametrize("name", ["mib", "full-without-local-to-global", "plop"])
+@pytest.mark.parametrize("name", ["mib", "full-with-prototypes", "plop"])
 def test_at_the_start_of_a_step_distillation_asks_for_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objectives, "_POOLED_LOGITS", 0.0)  # PLOP's plain logits feel the split of the background
     old, batch = teacher(), batch_of(annotate=False)
@@ -197,16 +196,16 @@ def test_the_default_strategy_shows_the_teacher_unchanged_intensities() -> None:
         assert seen.pop() is expected and not seen
 
 
-def test_pseudo_labels_change_the_segmentation_loss_and_spare_the_annotation() -> None:
+def test_plops_pseudo_labels_change_the_segmentation_loss_and_spare_the_annotation() -> None:
     old, batch = teacher(), batch_of()
-    objective = objective_of(STRATEGIES["full"], old)
-    labels = objective._with_pseudo_labels(batch.target, old(batch.plain).softmax(1))
+    objective = objective_of(STRATEGIES["plop"], old)
+    labels = objective._with_pseudo_labels(batch.target, old(batch.image).softmax(1))
     assert torch.equal(labels[batch.target > 0], batch.target[batch.target > 0])
     assert {1, 2} & set(labels.unique().tolist())
-    without = objective_of(replace(STRATEGIES["full"], pseudo_labels=""), old)
+    without = objective_of(replace(STRATEGIES["plop"], pseudo_labels=""), old)
     student = student_of(old)
     assert objective(student, batch)["seg"] != without(student, batch)["seg"]
-    assert objective(student, batch)["kd"] == without(student, batch)["kd"]
+    assert objective(student, batch)["pod"] == without(student, batch)["pod"]
 
 
 def test_the_supervised_loss_hides_what_was_not_annotated() -> None:

@@ -1,4 +1,4 @@
-"""Strategies by name: what `-without-` switches off, what is refused, and that `full` is resumed where it stopped."""
+"""Strategies by name: what `-without-` and `-with-` switch, what is refused, and that prototypes survive a stop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from IncrementalSegLib.models.widen import widen
 from IncrementalSegLib.prototypes import Prototypes, RunningPrototypes, grown
 from IncrementalSegLib.training import update as training
 from IncrementalSegLib.training.guidance import Guidance
-from IncrementalSegLib.training.objectives import IncrementalObjective, Thresholds
+from IncrementalSegLib.training.objectives import IncrementalObjective
 from IncrementalSegLib.training.patches import Batch
 from IncrementalSegLib.training.strategies import DEFAULT, PARTS, STRATEGIES, Strategy, strategy_named
 
@@ -37,24 +37,26 @@ def test_every_strategy_is_found_by_its_name(name: str) -> None:
     assert strategy_named(name) is STRATEGIES[name] and STRATEGIES[name].name == name
 
 
-SWITCHED = {
-    "inversion": "replay",
-    "region": "region",
-    "channel": "channel",
-    "local-to-global": "to_global",
-    "local-to-old-local": "to_old_local",
-    "pseudo-labels": "pseudo_labels",
-    "fusion": "fusion",
-}
+OFF = {"inversion": "replay", "pseudo-labels": "pseudo_labels", "fusion": "fusion"}
+ON = {"region": "region", "channel": "channel", "local-to-global": "to_global", "local-to-old-local": "to_old_local"}
 
 
-@pytest.mark.parametrize("part", SWITCHED)
-def test_full_can_do_without_every_part_and_that_part_alone(part: str) -> None:
-    assert SWITCHED.keys() == PARTS.keys() and DEFAULT == "full"
-    full, reduced = strategy_named("full"), strategy_named(f"full-without-{part}")
-    changed = {f.name for f in fields(Strategy) if getattr(full, f.name) != getattr(reduced, f.name)}
-    assert changed == {"name", "summary", SWITCHED[part]} and not getattr(reduced, SWITCHED[part])
-    assert reduced.name == f"full-without-{part}" and reduced.summary == f"full without {part}"
+@pytest.mark.parametrize("part", [*OFF, *ON])
+def test_full_can_be_had_without_what_is_in_it_and_with_what_is_not(part: str) -> None:
+    assert {*OFF, *ON, "prototypes"} == PARTS.keys() and DEFAULT == "full"
+    word, setting = ("with", ON[part]) if part in ON else ("without", OFF[part])
+    full, other = strategy_named("full"), strategy_named(f"full-{word}-{part}")
+    changed = {f.name for f in fields(Strategy) if getattr(full, f.name) != getattr(other, f.name)}
+    assert changed == {"name", "summary", setting} and bool(getattr(other, setting)) == (part in ON)
+    assert other.name == f"full-{word}-{part}" and other.summary == f"full {word} {part}"
+
+
+def test_prototypes_are_all_four_of_their_parts() -> None:
+    guided = strategy_named("full-with-prototypes")
+    assert guided.guided and not strategy_named("full").guided
+    plain = STRATEGIES["pgcd-dapd"]
+    assert all(getattr(guided, setting) == getattr(plain, setting) for setting in ON.values())
+    assert not strategy_named("pgcd-dapd-without-prototypes").guided
 
 
 def test_other_strategies_can_do_without_what_they_have() -> None:
@@ -64,31 +66,35 @@ def test_other_strategies_can_do_without_what_they_have() -> None:
     assert strategy_named("mosinversion-without-inversion").replay == 0
 
 
-@pytest.mark.parametrize("name", ["best", "", "fuller-without-region", "-without-region", "full-with-region"])
+@pytest.mark.parametrize("name", ["best", "", "fuller-without-region", "-without-region", "full with region"])
 def test_an_unknown_strategy_is_a_sentence_with_those_there_are(name: str) -> None:
-    with pytest.raises(InputError, match=rf"^Strategy '{name}' is not known: choose one of fine-tune, .*, joint\.$"):
+    whole = name.partition("-without-")[0]
+    with pytest.raises(InputError, match=rf"^Strategy '{whole}' is not known: choose one of fine-tune, .*, joint\.$"):
         strategy_named(name)
 
 
 @pytest.mark.parametrize("part", ["magic", "", "name", "Region", "region-without-channel"])
 def test_an_unknown_part_is_a_sentence_with_those_there_are(part: str) -> None:
-    with pytest.raises(InputError, match=rf"^Strategy 'full' has no part '{part}': it can do without inversion, .*\.$"):
+    sentence = rf"^Strategy 'full' cannot be had without '{part}', only without inversion, pseudo-labels, fusion\.$"
+    with pytest.raises(InputError, match=sentence):
         strategy_named(f"full-without-{part}")
 
 
 @pytest.mark.parametrize(
     ("name", "has"),
     [
-        ("mib-without-region", "none"),
-        ("joint-without-inversion", "none"),
+        ("mib-without-region", "nothing"),
+        ("joint-without-inversion", "nothing"),
         ("plop-without-region", "pseudo-labels"),
         ("mosinversion-without-channel", "inversion"),
-        ("pgcd-dapd-without-fusion", "region, channel, local-to-global, local-to-old-local"),
+        ("pgcd-dapd-without-fusion", "region, channel, local-to-global, local-to-old-local, prototypes"),
+        ("full-with-inversion", "region, channel, local-to-global, local-to-old-local, prototypes"),
     ],
 )
 def test_a_part_that_a_strategy_lacks_is_a_sentence(name: str, has: str) -> None:
-    whole, part = name.split("-without-")
-    with pytest.raises(InputError, match=rf"^Strategy '{whole}' has no part '{part}': it can do without {has}\.$"):
+    word = "without" if "-without-" in name else "with"
+    whole, part = name.split(f"-{word}-")
+    with pytest.raises(InputError, match=rf"^Strategy '{whole}' cannot be had {word} '{part}', only {word} {has}\.$"):
         strategy_named(name)
 
 
@@ -108,7 +114,7 @@ EFFECTS = {
     "channel": {"features"},
     "local-to-global": {"prototypes"},
     "local-to-old-local": {"prototypes"},
-    "pseudo-labels": {"seg"},
+    "pseudo-labels": set(),  # other targets
     "fusion": set(),  # after the step
 }
 
@@ -140,21 +146,15 @@ def losses(old: Model, name: str) -> dict[str, Tensor]:
     batch = Batch(image, image, target, torch.tensor([[True, False, False, False, True]] * 2))
     prototypes = Prototypes(torch.rand(OLD, 4), torch.rand(OLD, 4), torch.ones(OLD))
     guidance = Guidance(strategy, RunningPrototypes(prototypes)).eval() if strategy.guided else None
-    thresholds = Thresholds(torch.full((OLD,), 0.5), torch.full((OLD,), 0.5))
-    return IncrementalObjective(old.network, strategy, OLD, CLASSES, thresholds, guidance)(network, batch)
+    return IncrementalObjective(old.network, strategy, OLD, CLASSES, torch.full((OLD,), 0.5), guidance)(network, batch)
 
 
 @pytest.mark.parametrize("part", EFFECTS)
-def test_without_a_part_that_part_of_the_loss_changes_and_no_other(old: Model, part: str) -> None:
-    full, reduced = losses(old, "full"), losses(old, f"full-without-{part}")
-    assert full.keys() == {"seg", "kd", "features", "prototypes"}
-    assert {name for name in full if name not in reduced or full[name] != reduced[name]} == EFFECTS[part]
-    assert full.keys() - reduced.keys() == ({"features"} if part == "channel" else set())
-
-
-def test_without_both_alignments_there_is_none() -> None:
-    assert not replace(strategy_named("full-without-region"), channel=0.0, to_global=0.0, to_old_local=0.0).guided
-    assert strategy_named("full-without-region").guided and not strategy_named("mib").guided
+def test_switching_a_part_changes_that_part_of_the_loss_and_no_other(old: Model, part: str) -> None:
+    word = "with" if part in ON else "without"
+    full, other = losses(old, "full"), losses(old, f"full-{word}-{part}")
+    assert full.keys() == {"seg", "kd"}
+    assert {name for name in other if name not in full or full[name] != other[name]} == EFFECTS[part]
 
 
 # A stopped run
@@ -171,14 +171,15 @@ def test_a_stopped_run_of_full_ends_at_the_same_weights_and_background(
 ) -> None:
     grew: list[Prototypes] = []
     monkeypatch.setattr(training, "grown", lambda known, *seen: grew.append(known) or grown(known, *seen))
-    whole = update(old, two_cases, tmp_path / "whole", "full")
+    name = "full-with-prototypes"
+    whole = update(old, two_cases, tmp_path / "whole", name)
     with pytest.raises(Cancelled):
-        update(old, two_cases, tmp_path / "halted", "full", cancel_at("update", step))
+        update(old, two_cases, tmp_path / "halted", name, cancel_at("update", step))
     saved, ended = (load_state(tmp_path / run / "checkpoint" / "training.pt") for run in ("halted", "whole"))
     assert (saved["step"], ended["step"]) == (step, CONFIG.steps)
     before, after = (state["carried"]["prototypes.mean"] for state in (saved, ended))
     assert not torch.equal(before[0], after[0]) and torch.equal(before[1:], after[1:])
-    resumed = update(old, two_cases, tmp_path / "halted", "full")
+    resumed = update(old, two_cases, tmp_path / "halted", name)
     assert same_weights(resumed.network, whole.network)
     found, expected = (model.memory["prototypes"] for model in (resumed, whole))
     assert all(torch.equal(found[part], expected[part]) for part in ("mean", "variance", "count"))

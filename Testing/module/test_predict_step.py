@@ -1,0 +1,94 @@
+"""Prediction: a segmentation with codes, geometry and volumes; cancel; failures in words."""
+
+from __future__ import annotations
+
+import unittest
+
+import numpy as np
+import SimpleITK as sitk
+import slicer
+from panel_testing import PanelTest, material
+
+
+class PredictStepTest(PanelTest):
+    def setUp(self) -> None:
+        super().setUp()
+        self.ui = self.panel.predict.ui
+        self.volume = self.loadPatient("anna")[0]
+        self.ui.volumeSelector.setCurrentNode(self.volume)
+
+    def test_a_scan_becomes_a_segmentation_ready_for_export(self) -> None:
+        self.ui.predictButton.click()
+        self.assertEqual(self.ui.predictButton.text, "Cancel")
+        self.wait(lambda: not self.session.predictor.running)
+        self.assertEqual((self.errors, self.session.predictor.failure), ([], ""))
+        node = slicer.util.getNode("anna: all organs")
+        segments = node.GetSegmentation()
+        self.assertGreater(segments.GetNumberOfSegments(), 0)
+        keys = {self.session.terminology.organOf(segments.GetNthSegment(i)).key for i in range(2)}
+        self.assertLessEqual(keys, set(self.session.model.contents.organs.keys))
+        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+        self.assertIs(node.GetNodeReference(role), self.volume)
+        self.assertEqual(self.ui.volumeTable.rowCount, segments.GetNumberOfSegments())
+        self.assertGreater(float(self.ui.volumeTable.item(0, 1).text()), 0)
+        self.ui.threeDButton.click()
+        name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+        self.assertTrue(segments.ContainsRepresentation(name))
+
+    def test_the_segmentation_is_what_the_command_line_predicts_voxel_for_voxel(self) -> None:
+        from panel_testing import worker
+
+        self.session.predict([self.volume])
+        self.wait(lambda: not self.session.predictor.running)
+        node = slicer.util.getNode("anna: all organs")
+        ct = next((material() / "patients").glob("anna_ct.*"))
+        out = self.home / "label.nrrd"
+        worker("predict", "--model", str(material() / "base"), "--ct", str(ct), "--out", str(out), "--device", "cpu")
+        expected = sitk.GetArrayFromImage(sitk.ReadImage(str(out)))
+        from IncrementalSegModule.SegmentationIO import segmentArray
+
+        for organ in self.session.model.contents.organs:
+            if (expected == organ.label).any():
+                found = segmentArray(node, organ.key, self.volume) > 0
+                np.testing.assert_array_equal(found, expected == organ.label)
+
+    def test_cancel_leaves_nothing_behind(self) -> None:
+        self.ui.predictButton.click()
+        self.ui.predictButton.click()
+        self.wait(lambda: not self.session.predictor.running, 30)
+        self.assertEqual(slicer.util.getNodes("anna: all organs*"), {})
+        self.assertEqual(self.ui.predictButton.text, "Predict all organs")
+
+    def test_a_failure_is_one_sentence_with_the_scans_name(self) -> None:
+        errors = "noise\nError: The CT is empty."
+        self.session.predictor.process.start = lambda arguments, heard, ended: ended(2, errors)
+        self.addCleanup(self.session.predictor.process.__dict__.pop, "start")
+        self.ui.predictButton.click()
+        self.assertEqual(self.ui.stateLabel.text, "anna: The CT is empty.")
+
+
+class GeometryTest(PanelTest):
+    def test_an_oblique_scan_goes_to_disk_and_comes_back_in_place(self) -> None:
+        from IncrementalSegModule.SegmentationIO import imageOf, segmentArray, segmentationOf, volumesMl
+
+        from IncrementalSegLib.organs import OrganTable
+
+        angle = np.deg2rad(25)
+        matrix = np.eye(4)
+        matrix[:3, :3] = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+        matrix[:3, :3] *= [1.5, 2.0, 3.0]
+        matrix[:3, 3] = [10, -20, 30]
+        voxels = np.zeros((12, 14, 16), np.int16)
+        voxels[3:7, 4:9, 5:11] = 1
+        volume = slicer.util.addVolumeFromArray(voxels, ijkToRAS=matrix, name="oblique")
+        image = imageOf(volume)
+        point = image.TransformIndexToPhysicalPoint((5, 4, 3))
+        np.testing.assert_allclose([-point[0], -point[1], point[2]], (matrix @ [5, 4, 3, 1])[:3], atol=1e-5)
+        node = segmentationOf(image, OrganTable.from_names(["Liver"]), "back", volume)
+        key = OrganTable.from_names(["Liver"]).keys[0]
+        np.testing.assert_array_equal(segmentArray(node, key, volume), voxels)
+        self.assertAlmostEqual(volumesMl(node)[key], 4 * 5 * 6 * 1.5 * 2 * 3 / 1000, places=5)
+
+
+if __name__ == "__main__":
+    unittest.main()

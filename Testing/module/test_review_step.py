@@ -1,0 +1,117 @@
+"""Step 5: inversion images, merged predictions, discard; on a candidate that was learned once."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import unittest
+from pathlib import Path
+
+import numpy as np
+import slicer
+from panel_testing import PanelTest, material, worker
+
+_learned: dict[str, Path] = {}
+
+
+def finishedJob() -> Path:
+    """The job folder of a finished update of the base model, made once by the command line."""
+    if "folder" not in _learned:
+        folder = _learned["folder"] = Path(tempfile.mkdtemp(prefix="incrementalseg-job-")) / "job"
+        cases = ["--cases", str(material() / "patients"), "--organ", "Stomach"]
+        short = ["--steps", "12", "--patch", "32", "--batch", "1", "--device", "cpu", "--strategy", "locked"]
+        worker("add-organ", "--model", str(material() / "base"), *cases, *short, "--out", str(folder))
+    return _learned["folder"]
+
+
+class ReviewStepTest(PanelTest):
+    def setUp(self) -> None:
+        super().setUp()
+        from IncrementalSegModule.Jobs import JobFolder
+
+        self.ui = self.panel.review.ui
+        self.chooseOrgan("stomach")
+        self.addPatient("anna")
+        place = self.home / "jobs" / "20260101_000000_Stomach"
+        shutil.copytree(finishedJob(), place)
+        self.before = self.nodes()
+        self.session.review(JobFolder(place))
+
+    def nodes(self) -> dict[str, int]:
+        kinds = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLTransformNode")
+        return {node.GetID(): node.GetMTime() for kind in kinds for node in slicer.util.getNodesByClass(kind)}
+
+    def test_old_organs_of_a_locked_update_are_kept_to_the_digit_and_said_so(self) -> None:
+        table = self.ui.organTable
+        for row in range(2):
+            self.assertEqual(table.item(row, 1).text(), table.item(row, 2).text())
+        self.assertIn("Liver kept", self.ui.sentencesLabel.text)
+
+    def test_old_and_new_model_are_compared_on_a_case(self) -> None:
+        self.assertEqual(self.ui.caseSelector.currentText, "anna")
+        self.ui.compareButton.click()
+        self.assertFalse(self.ui.compareButton.enabled)
+        self.wait(lambda: not self.session.predictor.running)
+        self.assertEqual((self.errors, self.session.predictor.failure), ([], ""))
+        names = sorted(node.GetName() for node in self.session.shown.nodes())
+        self.assertEqual(names, ["anna: difference", "anna: merged", "anna: new model", "anna: old model"])
+        merged = slicer.util.getNode("anna: merged").GetSegmentation()
+        organs = [merged.GetNthSegment(i).GetName() for i in range(merged.GetNumberOfSegments())]
+        self.assertIn("Stomach", organs, "the annotation is part of the merge")
+        self.assertEqual(self.ui.volumeTable.rowCount, len(organs))
+        self.assertEqual({key: self.nodes()[key] for key in self.before}, self.before, "the user's data were touched")
+        self.answers["confirm"] = True
+        self.ui.discardButton.click()
+        self.assertEqual(self.nodes(), self.before)
+        self.assertFalse(self.panel.ui.reviewSection.enabled)
+        self.assertEqual(self.session.models.library.current_version("Abdomen"), 1)
+
+    def test_inversion_images_are_made_shown_and_taken_away_again(self) -> None:
+        self.ui.dreamSpinBox.value = 1
+        self.ui.dreamButton.click()
+        self.assertEqual(self.ui.dreamButton.text, "Cancel")
+        self.wait(lambda: not self.session.dreams.running, 240)
+        self.assertEqual(self.session.dreams.failure, "")
+        self.assertEqual(self.ui.gallery.count, 1)
+        self.assertFalse(self.ui.gallery.item(0).icon().isNull())
+        self.panel.review.onDreamClicked(self.ui.gallery.item(0))
+        self.assertEqual(self.errors, [])
+        shown = self.session.shown.nodes()
+        self.assertEqual(len(shown), 2)
+        self.assertTrue(all("no patient" in node.GetName() for node in shown))
+        self.session.discard()
+        self.assertEqual(self.nodes(), self.before)
+
+    def test_discard_asks_first(self) -> None:
+        self.answers["confirm"] = False
+        self.ui.discardButton.click()
+        self.assertTrue(self.panel.ui.reviewSection.enabled)
+
+
+class MergeTest(PanelTest):
+    def test_each_policy_does_what_it_says(self) -> None:
+        from IncrementalSegModule.Review import MergePolicy, difference, merged
+
+        from IncrementalSegLib.organs import Organ, OrganTable, organ_named
+
+        organs = OrganTable.from_names(["Liver", "Spleen"])
+        prediction = np.array([1, 1, 2, 2, 0, 0])
+        mine = {
+            organ_named("Liver"): np.array([1, 0, 0, 1, 0, 0], bool),
+            Organ("My cyst"): np.array([0, 0, 0, 0, 1, 0], bool),
+        }
+        expected = {
+            MergePolicy.EMPTY: [1, 1, 2, 1, 3, 0],
+            MergePolicy.REPLACE: [1, 1, 2, 2, 3, 0],
+            MergePolicy.MINE: [1, 0, 2, 1, 3, 0],
+        }
+        for policy, labels in expected.items():
+            found, table = merged(prediction, organs, mine, policy)
+            self.assertEqual(found.tolist(), labels, policy)
+            self.assertEqual(table.names, ["Liver", "Spleen", "My cyst"])
+        changed = difference(np.array([1, 1, 2, 0, 3]), np.array([1, 2, 0, 1, 3]), organs)
+        self.assertEqual(changed.tolist(), [0, 1, 1, 2, 0])
+
+
+if __name__ == "__main__":
+    unittest.main()
