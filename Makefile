@@ -1,6 +1,7 @@
 # make demo    set everything up and run the whole story on data it makes itself; results in build/demo/
 # make test    set everything up and run the tests (the slow ones too: make test ARGS="-m slow")
 # make lint    ruff and mypy
+# make screenshots    pictures of every step of the Slicer module, in build/screenshots/
 # make clean   remove results and caches (delete .venv/ yourself to set up anew)
 #
 # PYTHON=python3.12        another interpreter (3.11 or newer)
@@ -12,27 +13,28 @@ ARGS        ?=
 
 BIN   := .venv/bin
 READY := .venv/.installed
+TESTS := .venv/.installed-tests
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 PIP   := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
 
-.PHONY: demo test lint ruff format mypy clean
+.PHONY: demo test lint ruff format mypy screenshots clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
 	$(BIN)/incrementalseg demo --out build/demo $(ARGS)
 
-test: $(READY)
+test: $(TESTS)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: ruff format mypy
 
-ruff: $(READY)
+ruff: $(TESTS)
 	$(BIN)/python -m ruff check .
 
-format: $(READY)
+format: $(TESTS)
 	$(BIN)/python -m ruff format --check .
 
-mypy: $(READY)
+mypy: $(TESTS)
 	$(BIN)/python -m mypy IncrementalSegLib
 
 clean:
@@ -47,5 +49,15 @@ $(READY): pyproject.toml constraints.txt
 	  echo "Could not create .venv. On Debian and Ubuntu:  sudo apt install python3-venv" >&2; exit 1; }
 	@echo "Setting up .venv with $(TORCH) (minutes, once) …"
 	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-deps $(TORCH)
-	@$(PIP) -c constraints.txt -e '.[figures,test]'
+	@$(PIP) -c constraints.txt -e '.[figures]'
 	@touch $@
+
+# Slicer's scene and Qt, on which the module is tested without Slicer; of trame-slicer only its terminology files are used.
+$(TESTS): $(READY)
+	@echo "Setting up .venv for the tests (minutes, once) …"
+	@$(PIP) -c constraints.txt -e '.[figures,test]'
+	@$(PIP) -c constraints.txt --no-deps trame-slicer
+	@touch $@
+
+screenshots: $(TESTS)
+	$(BIN)/python Testing/screenshots.py build/screenshots

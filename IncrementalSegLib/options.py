@@ -14,7 +14,7 @@ Verb = Callable[[argparse.Namespace], None]
 _EXIT_CODES = """exit codes: 0 done, 1 the work failed, 2 input or options cannot be used, 3 model package damaged,
 4 something could not be written, 130 cancelled (the message says how to go on)"""
 _OFFERED = [name for name, strategy in STRATEGIES.items() if strategy.from_scratch != "new"]
-_STRATEGY = f"one of {', '.join(_OFFERED)}, or one without a part, such as {DEFAULT}-without-region (%(default)s)"
+_STRATEGY = f"one of {', '.join(_OFFERED)}, or one without a part, such as {DEFAULT}-without-fusion (%(default)s)"
 _CASES = """A dataset folder holds <case>_ct and <case>_seg files (.nii.gz, .nrrd, .mha; a CT may be a DICOM folder
 <case>_ct) and a dataset.json or labels.csv that names the label values."""
 

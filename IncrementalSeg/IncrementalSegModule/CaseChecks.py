@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.models.contents import Contents
-from IncrementalSegLib.organs import Organ
+from IncrementalSegLib.organs import Organ, organ_named
 
 from .Cases import CaseRow, annotatedSlices, gaps, problems
+from .Terminology import Terminology
 
-_AIR = -300.0  # HU; a CT whose darkest voxels are brighter shows no air around the patient
+_AIR = 25.0  # HU; above the model's window by more than this at its darkest, a scan shows no air
 _COARSE = 2.0  # times the model's spacing
 _SHALLOW_MM = 60.0
 
@@ -73,7 +75,7 @@ def unusual(row: CaseRow, contents: Contents) -> list[str]:
     voxels = slicer.util.arrayFromVolume(row.volume)
     spacing, found = row.volume.GetSpacing(), []
     darkest = float(np.percentile(voxels[:: max(1, len(voxels) // 8), ::8, ::8], 1))
-    if darkest > _AIR:
+    if darkest > contents.preprocessing.window[0] + _AIR:
         found.append(_("Its values do not look like HU (no air in it): is it a CT?"))
     wanted = max(contents.preprocessing.spacing)
     if max(spacing) > _COARSE * wanted:
@@ -84,6 +86,19 @@ def unusual(row: CaseRow, contents: Contents) -> list[str]:
     if _mirrored(row.volume):
         found.append(_("Its axes are left-handed: is the patient mirrored?"))
     return found
+
+
+def sideWarning(segmentation: Any) -> str:
+    """A sentence where the liver was found left of the spleen, which a mirrored scan makes; else empty."""
+    terminology, right = Terminology(), {}
+    segments = segmentation.GetSegmentation()
+    for number in range(segments.GetNumberOfSegments()):
+        key = terminology.organOf(segments.GetNthSegment(number)).key
+        right[key] = segmentation.GetSegmentCenterRAS(segments.GetNthSegmentID(number))[0]
+    liver, spleen = (right.get(organ_named(name).key) for name in ("Liver", "Spleen"))
+    if liver is None or spleen is None or liver > spleen:
+        return ""
+    return _("The liver was found left of the spleen: is this scan mirrored?")
 
 
 def _mirrored(volume: object) -> bool:

@@ -33,6 +33,7 @@ class CasesPanel:
         ui.removeButton.connect("clicked(bool)", self.onRemove)
         ui.roleSelector.connect("currentIndexChanged(int)", self.onRole)
         ui.caseTable.connect("itemSelectionChanged()", self.onSelected)
+        ui.caseTable.connect("cellClicked(int,int)", self.onClicked)
 
     def refresh(self) -> None:
         """Show the cases as they are."""
@@ -73,6 +74,15 @@ class CasesPanel:
         self.ui.presegmentButton.enabled = usable and not busy
         self.ui.removeButton.enabled = self.ui.roleSelector.enabled = row is not None
         choices(self.ui.roleSelector, self._roles, _ROLES.index(row.heldOut) if row else 0)
+
+    def onClicked(self, number: int, column: int) -> None:
+        """Show the case that was clicked in the slice views, and its annotation instead of the others'."""
+        for row in self.session.cases.rows():
+            display = row.segmentation and row.segmentation.GetDisplayNode()
+            if display:
+                display.SetVisibility(row.key == self.selected.key)
+        if self.selected.volume:
+            slicer.util.setSliceViewerLayers(background=self.selected.volume, fit=True)
 
     def onVolume(self, node: Any = None) -> None:
         """Another scan was chosen for adding."""

@@ -39,4 +39,6 @@ def _load(case: Case, wanted: set[str]) -> tuple[Any, Any]:
         return volume, None
     table = OrganTable(organ for organ in case.labels if organ.key in wanted)
     name = _("{name}: annotation").format(name=case.name)
-    return volume, segmentationOf(sitk.ReadImage(str(case.label)), table, name, volume)
+    segmentation = segmentationOf(sitk.ReadImage(str(case.label)), table, name, volume)
+    segmentation.GetDisplayNode().SetVisibility(False)  # or every patient's organs lie over the one that is shown
+    return volume, segmentation

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
+from IncrementalSegLib.library import Change
 from IncrementalSegLib.starter import STARTER
 
 from . import Dependencies
@@ -41,6 +41,7 @@ class ModelPanel:
         choices(self.ui.modelSelector, [each.title for each in self._infos], names.index(info.name) if info else -1)
         self.ui.organsLabel.text = _organs(info) if info else _("No model: import one.")
         self.ui.factsLabel.text = self._facts(info) if info else ""
+        self.ui.factsLabel.toolTip = "\n".join(map(_change, info.history)) if info else ""
         own = bool(info and info.version)
         versions = self.session.models.library.versions(info.name) if own else []
         texts = [_("version {number}").format(number=number) for number in versions]
@@ -125,7 +126,13 @@ class ModelPanel:
 
     def onCopyReport(self, checked: bool = False) -> None:
         """Put versions and paths on the clipboard."""
-        slicer.app.clipboard().setText(Dependencies.report())
+        qt.QApplication.clipboard().setText(Dependencies.report())
+
+
+def _change(change: Change) -> str:
+    """Who made which version current, and when."""
+    text = _("version {number} accepted") if change.action == "accept" else _("back to version {number}")
+    return f"{change.when[:16].replace('T', ' ')} UTC, {change.who}: {text.format(number=change.version)}"
 
 
 def _organs(info: ModelInfo) -> str:

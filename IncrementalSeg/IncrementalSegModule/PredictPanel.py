@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
+from .CaseChecks import sideWarning
 from .Gui import fill, loadInto, saying
 from .SegmentationIO import volumesMl
 from .Session import Session
+from .Shown import Shown
 
 
 class PredictPanel:
@@ -19,8 +22,10 @@ class PredictPanel:
         self.ui = ui = loadInto(section, f"{folder}/Predict.ui")
         ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onVolume)
         ui.predictButton.connect("clicked(bool)", self.onPredict)
+        ui.predictAllButton.connect("clicked(bool)", self.onPredictAll)
         ui.threeDButton.connect("clicked(bool)", self.onThreeD)
         self._shown: Any = None
+        self._warning = ""
 
     def refresh(self) -> None:
         """Show what is predicted now, and the last result."""
@@ -29,12 +34,14 @@ class PredictPanel:
         ui.predictButton.enabled = predictor.running or ui.volumeSelector.currentNode() is not None
         ui.progressBar.visible = predictor.running
         self.watch()
-        ui.stateLabel.text = predictor.sentence
-        ui.stateLabel.visible = bool(predictor.sentence)
+        ui.predictAllButton.visible = not predictor.running and ui.volumeSelector.nodeCount() > 1
         results = [task.result for task in predictor.done if task.result is not None]
         if results and results[-1] is not self._shown:
             self._shown = results[-1]
             showVolumes(ui.volumeTable, self._shown)
+            self._warning = sideWarning(self._shown)
+        ui.stateLabel.text = predictor.sentence or self._warning
+        ui.stateLabel.visible = bool(ui.stateLabel.text)
         ui.threeDButton.enabled = self._shown is not None and self._shown.GetScene() is not None
         ui.volumeTable.visible = ui.threeDButton.enabled
 
@@ -56,10 +63,22 @@ class PredictPanel:
         with saying(_("Nothing was predicted.")):
             self.session.predict([self.ui.volumeSelector.currentNode()])
 
+    def onPredictAll(self, checked: bool = False) -> None:
+        """Predict every scan in the scene, one after another."""
+        with saying(_("Nothing was predicted.")):
+            self.session.predict(
+                [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if _isScan(node)]
+            )
+
     def onThreeD(self, checked: bool = False) -> None:
         """Make surfaces of the last result."""
         self._shown.CreateClosedSurfaceRepresentation()
         self._shown.GetDisplayNode().SetVisibility3D(True)
+
+
+def _isScan(node: Any) -> bool:
+    """Whether a volume is a scan: label maps are no scans, and neither are synthetic ones."""
+    return not node.IsA("vtkMRMLLabelMapVolumeNode") and not Shown.has(node)
 
 
 def showVolumes(table: Any, segmentation: Any) -> None:

@@ -82,7 +82,17 @@ def segmentationOf(image: sitk.Image, organs: OrganTable, name: str, volumeNode:
     for organ in organs:
         if organ.label in present:
             _addSegment(node, organ, image, voxels, terminology)
+    if volumeNode is not None:
+        _placeBeside(node, volumeNode)
     return node
+
+
+def _placeBeside(node: Any, volumeNode: Any) -> None:
+    """Put a node into the patient and study of the volume, where DICOM export looks for it."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    volume, item = hierarchy.GetItemByDataNode(volumeNode), hierarchy.GetItemByDataNode(node)
+    if volume and item:  # the application makes the items; without it there are none
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(volume))
 
 
 def _addSegment(node: Any, organ: Organ, image: sitk.Image, voxels: np.ndarray, terminology: Terminology) -> None:

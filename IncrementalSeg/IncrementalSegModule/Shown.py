@@ -21,11 +21,16 @@ class Shown:
         item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(place, node)
         hierarchy.SetItemParent(item, place)
 
+    @staticmethod
+    def has(node: Any) -> bool:
+        """Whether a node is ours."""
+        return bool(node.GetAttribute(_MARK))
+
     def nodes(self) -> list[Any]:
         """Every node that was shown and is still there."""
         scene = slicer.mrmlScene
         every = [scene.GetNthNode(number) for number in range(scene.GetNumberOfNodes())]
-        return [node for node in every if node.GetAttribute(_MARK)]
+        return [node for node in every if self.has(node)]
 
     def clear(self) -> None:
         """Take all of it out of the scene, with the folders."""

@@ -31,13 +31,19 @@ class UpdatePanel:
         ui.logEdit.setFixedHeight(120)
         self._jobs: list[JobFolder] = []
         self._bound: SceneState | None = None
+        self._tag = 0
         self._wasRunning = True  # so that the first look lists the jobs
 
     def bind(self, state: SceneState) -> None:
         """Show the scene's settings in the widgets and keep both alike."""
-        if state is not self._bound:
-            state.connectGui(self.ui)
-            self._bound = state
+        if state is self._bound:
+            return
+        if self._bound is not None:
+            self._bound.disconnectGui(self._tag)
+        named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
+        # connectGui, which reads the same property, gives no tag, and a closed scene's node would go on writing
+        self._tag = state.connectParametersToGui({name: widget for name, widget in named.items() if name})
+        self._bound = state
 
     def refresh(self) -> None:
         """Show what the update does, or what keeps it from starting."""

@@ -6,7 +6,7 @@ The base model learns the first organs; every later step sees other patients, on
 annotated; all models are scored on patients whom nobody trained on. ``--cases`` is a folder in this software's own
 layout with a ``split.json``, or a public archive as downloaded (``--cases flare21=DIR kits19=DIR …`` where a protocol
 has several). With ``--without Spleen`` the scans of the steps are cut so that the spleen is in none of them. A strategy
-such as ``full-without-region`` is an ablation. Every run resumes where it stopped, and finished ones are not repeated,
+such as ``full-without-fusion`` is an ablation. Every run resumes where it stopped, and finished ones are not repeated,
 so several processes may share the strategies of one folder: the tables are of all runs that lie in it.
 """
 

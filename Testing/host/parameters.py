@@ -56,7 +56,7 @@ class _Parameter:
         if self.is_node:
             return node.GetNodeReference(self.name)
         text = node.GetParameter(self.name)
-        if not text and not node.HasParameter(self.name) if hasattr(node, "HasParameter") else not text:
+        if not text:
             return self.default
         if issubclass(self.kind, enum.Enum):
             return self.kind[text]
@@ -117,31 +117,38 @@ class _Wrapper:
         self.parameterNode, self._links, self._showing = parameterNode, [], False
 
     def connectGui(self, gui: Any) -> None:
-        """Bind widgets whose property names a parameter; answers nothing, as the application's."""
-        for widget in vars(gui).values():
-            name = widget.property(_PROPERTY)
-            if name:
-                parameter = self.allParameters[name]
-                read, write, signal = _connector(widget, parameter)
-                self._links.append((parameter, write))
-                signal.connect(lambda *_, p=parameter, read=read: self._from_gui(p, read()))
+        """Bind widgets whose property names a parameter; gives no tag, as the application's does not."""
+        named = {widget.property(_PROPERTY): widget for widget in vars(gui).values()}
+        self.connectParametersToGui({name: widget for name, widget in named.items() if name})
+
+    def connectParametersToGui(self, mapping: dict[str, Any]) -> int:
+        """Bind widgets to parameters by name, and give a tag for `disconnectGui`."""
+        tag = len(self._links)
+        self._links.append([])
+        for name, widget in mapping.items():
+            parameter = self.allParameters[name]
+            read, write, signal = _connector(widget, parameter)
+            self._links[tag].append((parameter, write))
+            signal.connect(lambda *_, p=parameter, read=read: self._from_gui(tag, p, read))
         self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._to_gui())
         self._to_gui()
+        return tag
 
-    def disconnectGui(self, tag: Any) -> None:
-        """Stop what `connectGui` began."""
-        self._links.clear()
+    def disconnectGui(self, tag: int | None) -> None:
+        """Stop what `connectParametersToGui` began; without its tag nothing stops."""
+        if tag is not None:
+            self._links[tag].clear()
 
-    def _from_gui(self, parameter: _Parameter, value: Any) -> None:
-        if not self._showing and self._links:
-            parameter.write(self.parameterNode, value)
+    def _from_gui(self, tag: int, parameter: _Parameter, read: Callable[[], Any]) -> None:
+        if not self._showing and self._links[tag]:
+            parameter.write(self.parameterNode, read())
 
     def _to_gui(self) -> None:
         if self._showing:
             return
         self._showing = True
         try:
-            for parameter, write in self._links:
+            for parameter, write in (link for links in self._links for link in links):
                 write(parameter.read(self.parameterNode))
         finally:
             self._showing = False

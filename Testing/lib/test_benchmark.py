@@ -230,4 +230,4 @@ def test_the_command_line_has_the_benchmark(small_patients, tmp_path, capsys):
     assert "| base |" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         cli(["benchmark", "--help"])
-    assert "full-without-region" in capsys.readouterr().out
+    assert "full-without-fusion" in capsys.readouterr().out

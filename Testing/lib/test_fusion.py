@@ -1,4 +1,4 @@
-"""Weight fusion: the share, the average, and that it is kept only where held-out cases say so."""
+"""Weight fusion: the average, and that it is dropped where held-out cases speak against it."""
 
 from __future__ import annotations
 
@@ -173,11 +173,12 @@ def step(dataset: Path, folder: Path, strategy: str, heldout: bool, monkeypatch:
     """One tiny update; the held-out cases that fusion was asked to judge, once per call."""
     cases, calls = read_dataset(dataset), list[Any]()
 
-    def recorded(parent: Model, updated: Model, held: Sequence[Case], *rest: object) -> Model:
+    def recorded(parent: Model, updated: Model, share: float, held: Sequence[Case], *rest: object) -> Model:
+        assert share == STRATEGIES[strategy].fusion
         calls.append([case.name for case in held])
         return updated
 
-    monkeypatch.setattr(update, "fuse_if_better", recorded)
+    monkeypatch.setattr(update, "fused", recorded)
     parent = model_of(network_of(2, 1), OrganTable.from_names(["Liver"]))
     config = TrainingConfig(steps=1, batch=1, patch=(32, 32, 32), precision="float32", device="cpu")
     held = cases[1:] if heldout else []
@@ -188,8 +189,10 @@ def step(dataset: Path, folder: Path, strategy: str, heldout: bool, monkeypatch:
     return calls
 
 
-def test_never_fuses_without_a_hold_out(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_of_the_default_fuses_and_one_of_mib_does_not(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert STRATEGIES["full"].fusion
-    assert step(dataset, tmp_path / "a", "full", False, monkeypatch) == []
+    assert step(dataset, tmp_path / "a", "full", False, monkeypatch) == [[]]
     assert step(dataset, tmp_path / "b", "full", True, monkeypatch) == [["b"]]
     assert step(dataset, tmp_path / "c", "mib", True, monkeypatch) == []

@@ -16,6 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 missing = [name for name in ("slicer", "vtk", "PySide6", "trame_slicer") if importlib.util.find_spec(name) is None]
 collect_ignore_glob = ["test_*.py"] if missing else []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the module was not tested, and why."""
+    if missing:
+        terminalreporter.write_line(f"SKIPPED Testing/module: {', '.join(missing)} missing (make test installs them)")
+
+
 if not missing:
     import host
 

@@ -7,7 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
-import slicer
+import qt
 from panel_testing import PanelTest, material
 
 
@@ -92,7 +92,7 @@ class ModelStepTest(PanelTest):
 
     def test_the_report_names_versions(self) -> None:
         self.ui.copyReportButton.click()
-        text = slicer.app.clipboard().text()
+        text = qt.QApplication.clipboard().text()
         self.assertIn("torch", text)
         self.assertIn("Slicer", text)
 

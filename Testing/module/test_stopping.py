@@ -69,6 +69,15 @@ class StoppingTest(PanelTest):
         self.wait(lambda: not self.session.update.running, 20)
         self.assertTrue(self.ui.resumeButton.enabled)
 
+    def test_settings_of_a_closed_scene_do_not_come_back(self) -> None:
+        self.session.state.steps = 77
+        self.assertEqual(self.ui.stepsSpinBox.value, 77)
+        slicer.mrmlScene.Clear()
+        self.assertEqual(self.ui.stepsSpinBox.value, 0)
+        self.ui.lockCheckBox.click()
+        self.assertTrue(self.session.state.lockOldOrgans)
+        self.assertEqual((self.session.state.steps, self.ui.stepsSpinBox.value), (0, 0))
+
     def test_a_second_update_is_refused_while_one_runs(self) -> None:
         from IncrementalSegLib.errors import InputError
 

@@ -1,0 +1,153 @@
+"""Writes a picture of every step of the panel: python Testing/screenshots.py OUT [--cases FOLDER --organ NAME].
+
+Without a dataset folder CT phantoms are used and a model of liver and spleen is trained on them first. With one, the
+starter model learns the organ from its first four cases. Everything is done by clicks, and the update is a real one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY / "Testing"), str(REPOSITORY / "Testing" / "module")]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--cases", type=Path, help="dataset folder; phantoms without it")
+    parser.add_argument("--organ", default="Stomach")
+    parser.add_argument("--steps", type=int, default=150)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["INCREMENTALSEG_HOME"] = home
+        Story(options).tell()
+
+
+class Story:
+    """A user's way through the panel."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        import host
+
+        self.options, self.app = options, host.start()
+        self.module = self.app.loadScriptedModule(REPOSITORY / "IncrementalSeg" / "IncrementalSeg.py")
+        import slicer
+        from IncrementalSegModule import Gui
+
+        self.slicer = slicer
+        Gui.ask["confirm"] = lambda *texts: True
+        self.widget = slicer.util.getModuleWidget("IncrementalSeg")
+        self.panel, self.session = self.widget.panel, self.widget.logic.session
+        self.number = 0
+        view = self.app.layoutManager().threeDWidget(0).mrmlViewNode()
+        view.SetBoxVisible(False)
+        view.SetAxisLabelsVisible(False)
+
+    def picture(self, name: str, *opened: str) -> None:
+        """Open these sections, close the others, and write a picture."""
+        from host.window import picture
+
+        for section in ("model", "organ", "cases", "update", "review", "predict"):
+            getattr(self.panel.ui, f"{section}Section").collapsed = section not in opened
+        self.number += 1
+        path = self.options.out / f"{self.number}-{name}.png"
+        picture(path, self.module.widgetRepresentation())
+        print(path, flush=True)
+
+    def wait(self, busy: Callable[[], bool]) -> None:
+        """Let the application live while something goes on."""
+        while busy():
+            self.app.processEvents()
+            time.sleep(0.02)
+
+    def tell(self) -> None:
+        """All steps."""
+        folder, settings = self._material()
+        self.panel.model.ui.measureButton.click()
+        self.wait(lambda: self.session.machine.running)
+        self.panel.organ.ui.searchEdit.setText(self.options.organ[:4].lower())
+        self.picture("model-and-organ", "model", "organ")
+        self.panel.organ.ui.addButton.click()
+        volumes = self._cases(folder)
+        self.picture("cases", "organ", "cases")
+        for name, value in settings.items():
+            setattr(self.session.state, name, value)
+        self.panel.update.ui.startButton.click()
+        self.wait(lambda: self.session.update.running and len(self.session.update.progress.losses) < 25)
+        self.picture("update", "cases", "update")
+        self.wait(lambda: self.session.update.running)
+        if self.session.update.failure:
+            raise SystemExit(self.session.update.failure)
+        self.picture("review", "review")
+        self._dream()
+        self._compare()
+        self.panel.review.ui.acceptButton.click()
+        self.picture("accepted", "model", "predict")
+        self._predict(volumes[-1])
+
+    def _material(self) -> tuple[Path, dict[str, Any]]:
+        settings: dict[str, Any] = {"steps": self.options.steps}
+        if self.options.cases:
+            return self.options.cases, settings
+        from panel_testing import material
+
+        self.session.models.library.accept(material() / "base" / "model", "Abdomen")
+        self.session.changed()
+        return material() / "patients", {**settings, "patch": 32, "batch": 1}
+
+    def _cases(self, folder: Path) -> list[Any]:
+        from IncrementalSegModule.FolderImport import loadFolder
+
+        volumes = []
+        for volume, segmentation in loadFolder(folder, self.session.organs):
+            volumes.append(volume)
+            self.session.addCase(volume, segmentation)
+            if len(volumes) == 4:
+                break
+        self.panel.cases.ui.caseTable.selectRow(0)
+        self.panel.cases.onClicked(0, 0)
+        return volumes
+
+    def _dream(self) -> None:
+        ui = self.panel.review.ui
+        ui.dreamSpinBox.value = 4
+        ui.dreamButton.click()
+        self.wait(lambda: self.session.dreams.running)
+        ui.imagesSection.collapsed = False
+        self.panel.review.onDreamClicked(ui.gallery.item(0))
+        self.picture("inversion-images", "review")
+        ui.imagesSection.collapsed = True
+        self.session.shown.clear()
+
+    def _compare(self) -> None:
+        ui = self.panel.review.ui
+        ui.mergedSection.collapsed = False
+        ui.threeDCheckBox.checked = True
+        ui.compareButton.click()
+        self.wait(lambda: self.session.predictor.running)
+        self.app.layoutManager().resetThreeDViews()
+        self.picture("merged-predictions", "review")
+        self.session.shown.clear()
+
+    def _predict(self, volume: Any) -> None:
+        ui = self.panel.predict.ui
+        ui.volumeSelector.setCurrentNode(volume)
+        ui.predictButton.click()
+        self.wait(lambda: self.session.predictor.running)
+        self.slicer.util.setSliceViewerLayers(background=volume, fit=True)
+        ui.threeDButton.click()
+        self.app.layoutManager().resetThreeDViews()
+        self.picture("predict", "predict")
+
+
+if __name__ == "__main__":
+    main()
