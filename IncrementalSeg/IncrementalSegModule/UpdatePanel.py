@@ -50,7 +50,7 @@ class UpdatePanel:
         update, ui = self.session.update, self.ui
         valid, reason = (True, "") if update.running else self.session.parameters().isValid()
         ui.startButton.text = _("Cancel") if update.running else _("Start update")
-        ui.startButton.enabled = (update.running and not update.cancelling) or valid
+        ui.startButton.enabled = not update.cancelling if update.running else valid
         ui.problemLabel.text = update.failure or reason
         ui.problemLabel.visible = bool(ui.problemLabel.text)
         ui.estimateLabel.text = self.session.machine.expected(self.session.steps)
@@ -83,7 +83,8 @@ class UpdatePanel:
         self.ui.jobList.clear()
         for job in self._jobs:
             self.ui.jobList.addItem(f"{job.title}, {job.sizeMB:.0f} MB")
-        self.ui.jobList.setCurrentRow(row if 0 <= row < len(self._jobs) else (len(self._jobs) and 0) or -1)
+        first = 0 if self._jobs else -1
+        self.ui.jobList.setCurrentRow(row if 0 <= row < len(self._jobs) else first)
         stopped = [job for job in self._jobs if not job.finished and not job.running]
         if stopped and self.ui.jobsSection.collapsed and not self.session.update.running:
             self.ui.jobsSection.collapsed = False

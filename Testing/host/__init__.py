@@ -19,7 +19,7 @@ def start() -> Any:
 
     if getattr(slicer, "app", None):
         return slicer.app
-    _keep_none_alive()
+    _keep_constants_alive()
     if not os.environ.get("DISPLAY"):
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
         os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
@@ -51,10 +51,10 @@ def start() -> Any:
     return slicer.app
 
 
-def _keep_none_alive() -> None:
-    """PySide6 6.12 takes None for immortal, as from Python 3.12 on; before that each of its calls costs a reference."""
-    if sys.version_info < (3, 12):
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
+def _keep_constants_alive() -> None:
+    """PySide6 6.12 takes these for immortal, as from Python 3.12 on; before, each of its calls costs a reference."""
+    for immortal in (None, True, False) if sys.version_info < (3, 12) else ():
+        ctypes.c_ssize_t.from_address(id(immortal)).value += 1 << 40
 
 
 def _text_of(errors: list[str]) -> Any:
