@@ -33,6 +33,7 @@ class ModelPanel:
         ui.installButton.connect("clicked(bool)", self.onInstall)
         ui.copyReportButton.connect("clicked(bool)", self.onCopyReport)
         self._infos: list[ModelInfo] = []
+        self.showEnvironment()
 
     def refresh(self) -> None:
         """Show the models as they are."""
@@ -52,9 +53,9 @@ class ModelPanel:
         self.ui.deleteButton.enabled = bool(info and info.name != STARTER)
         self.ui.deviceLabel.text = self.session.machine.sentence
         self.ui.measureButton.enabled = bool(info and info.contents) and not self.session.machine.running
-        self._showEnvironment()
 
-    def _showEnvironment(self) -> None:
+    def showEnvironment(self) -> None:
+        """Look at what is installed, which changes by installing only."""
         missing = Dependencies.missing()
         self.ui.environmentLabel.text = Dependencies.sentence(missing)
         self.ui.installButton.visible = bool(missing)
@@ -122,7 +123,7 @@ class ModelPanel:
         if ask["confirm"](_("Install {names}?").format(names=", ".join(missing))):
             with saying(_("Not everything was installed.")):
                 Dependencies.install(missing)
-        self.refresh()
+        self.showEnvironment()
 
     def onCopyReport(self, checked: bool = False) -> None:
         """Put versions and paths on the clipboard."""

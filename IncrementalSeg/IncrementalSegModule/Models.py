@@ -50,25 +50,43 @@ class Models:
 
     def __init__(self, library: ModelLibrary | None = None) -> None:
         self.library = library or ModelLibrary()
+        self._read: dict[Path, tuple[object, Contents | str]] = {}
 
     def all(self) -> list[ModelInfo]:
         """Every model of the library, and the starter where it is installed."""
         found = [self.named(name) for name in self.library.names()]
         try:
-            return [*found, _info(STARTER, 0, starter_model())]
+            return [*found, self._info(STARTER, 0, starter_model())]
         except InputError:
             return found
 
     def named(self, name: str) -> ModelInfo:
         """One model in its current version; a damaged one says so."""
         if name == STARTER and name not in self.library.names():
-            return _info(STARTER, 0, starter_model())
+            return self._info(STARTER, 0, starter_model())
         try:
             history = tuple(self.library.history(name))
             version = self.library.current_version(name)
-            return _info(name, version, self.library.current(name), history)
+            return self._info(name, version, self.library.current(name), history)
         except IncrementalSegError as error:
             return ModelInfo(name, 0, None, None, problem=str(error))
+
+    def _info(self, name: str, version: int, folder: Path, history: tuple[Change, ...] = ()) -> ModelInfo:
+        contents = self._contents(folder)
+        if isinstance(contents, str):
+            return ModelInfo(name, version, folder, None, history, contents)
+        return ModelInfo(name, version, folder, contents, history)
+
+    def _contents(self, folder: Path) -> Contents | str:
+        """A package's description, or what is wrong with it; read again (and verified) only when a file changed."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        stamp = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+        if folder not in self._read or self._read[folder][0] != stamp:
+            try:
+                self._read[folder] = stamp, read_contents(folder)
+            except IncrementalSegError as error:
+                self._read[folder] = stamp, str(error)
+        return self._read[folder][1]
 
     def importFrom(self, source: Path, name: str) -> Path:
         """A package folder, or the zip of one, as the newest version of a model.
@@ -94,10 +112,3 @@ class Models:
         """The model's package as one zip file."""
         base = str(target)[: -len(".zip")] if target.suffix == ".zip" else str(target)
         return Path(shutil.make_archive(base, "zip", info.folder))
-
-
-def _info(name: str, version: int, folder: Path, history: tuple[Change, ...] = ()) -> ModelInfo:
-    try:
-        return ModelInfo(name, version, folder, read_contents(folder), history)
-    except IncrementalSegError as error:
-        return ModelInfo(name, version, folder, None, history, str(error))

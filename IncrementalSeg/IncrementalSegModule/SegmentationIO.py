@@ -28,13 +28,43 @@ def labelMapOf(segmentationNode: Any, segments: Mapping[int, str], volumeNode: A
     """Segments, by label value, on the volume's grid; where two overlap the later one counts."""
     labels = np.zeros(slicer.util.arrayFromVolume(volumeNode).shape, np.uint8)
     for value, segmentID in segments.items():
-        labels[segmentArray(segmentationNode, segmentID, volumeNode) > 0] = value
+        np.putmask(labels, segmentArray(segmentationNode, segmentID, volumeNode), value)
     return onGridOf(volumeNode, labels)
 
 
 def segmentArray(segmentationNode: Any, segmentID: str, volumeNode: Any) -> np.ndarray:
-    """One segment on the volume's grid, (slices, rows, columns); the node is not changed."""
-    return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentID, volumeNode)
+    """One segment on the volume's grid, (slices, rows, columns), 0 or 1; the node is not changed.
+
+    Segments drawn on the volume's own grid are copied: resampling a whole CT would hold the GUI for half a second.
+    """
+    labelmap = segmentationNode.GetBinaryLabelmapInternalRepresentation(segmentID)
+    offset = None if labelmap is None else _offset(labelmap, volumeNode)
+    if offset is None:
+        return slicer.util.arrayFromSegmentBinaryLabelmap(segmentationNode, segmentID, volumeNode)
+    found = np.zeros(slicer.util.arrayFromVolume(volumeNode).shape, np.uint8)
+    x0, x1, y0, y1, z0, z1 = labelmap.GetExtent()
+    if x1 < x0 or y1 < y0 or z1 < z0:
+        return found
+    voxels = numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars())
+    part = voxels.reshape(z1 - z0 + 1, y1 - y0 + 1, x1 - x0 + 1)
+    first = np.array([z0, y0, x0]) + offset[::-1]
+    low, high = np.maximum(first, 0), np.minimum(first + part.shape, found.shape)
+    if (low < high).all():
+        into = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        cut = tuple(slice(a, b) for a, b in zip(low - first, high - first, strict=True))
+        found[into] = part[cut] == segmentationNode.GetSegmentation().GetSegment(segmentID).GetLabelValue()
+    return found
+
+
+def _offset(labelmap: Any, volumeNode: Any) -> np.ndarray | None:
+    """Voxels (i, j, k) between both grids' origins where they differ by nothing else, else None."""
+    world, volume = vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()
+    labelmap.GetImageToWorldMatrix(world)
+    volumeNode.GetRASToIJKMatrix(volume)
+    both = slicer.util.arrayFromVTKMatrix(volume) @ slicer.util.arrayFromVTKMatrix(world)
+    offset = np.rint(both[:3, 3])
+    same = np.allclose(both[:3, :3], np.eye(3), atol=1e-3) and np.allclose(both[:3, 3], offset, atol=1e-2)
+    return offset.astype(int) if same else None
 
 
 def onGridOf(volumeNode: Any, voxels: np.ndarray) -> sitk.Image:

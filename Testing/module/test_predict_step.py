@@ -89,6 +89,21 @@ class GeometryTest(PanelTest):
         np.testing.assert_array_equal(segmentArray(node, key, volume), voxels)
         self.assertAlmostEqual(volumesMl(node)[key], 4 * 5 * 6 * 1.5 * 2 * 3 / 1000, places=5)
 
+    def test_a_segment_is_read_as_slicer_reads_it_on_any_grid(self) -> None:
+        from IncrementalSegModule.SegmentationIO import segmentArray
+
+        volume, segmentation = self.loadPatient("anna")
+        shape = slicer.util.arrayFromVolume(volume).shape
+        other = slicer.util.addVolumeFromArray(np.zeros((60, 60, 60), np.int16))
+        other.CopyOrientation(volume)
+        other.SetSpacing(7.0, 7.0, 7.0)
+        cropped = slicer.util.addVolumeFromArray(np.zeros([edge // 2 for edge in shape], np.int16))
+        cropped.CopyOrientation(volume)
+        for reference in (volume, cropped, other):
+            expected = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, "stomach", reference)
+            np.testing.assert_array_equal(segmentArray(segmentation, "stomach", reference), expected)
+        self.assertTrue(expected.any())
+
 
 if __name__ == "__main__":
     unittest.main()
