@@ -54,6 +54,12 @@ def test_every_file_is_listed_once_and_every_listed_file_is_there(folder):
     assert not set(listed) - present, f"listed but missing: {sorted(set(listed) - present)}"
 
 
+def test_the_application_runs_every_test_of_the_panel():
+    folder = ROOT / "Testing" / "module"
+    listed = re.findall(r"^\s+(test_\w+)$", (folder / "CMakeLists.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in folder.glob("test_*.py"))
+
+
 def test_the_version_is_the_same_wherever_it_is_written():
     citation = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
     changes = re.search(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -84,7 +90,15 @@ def test_the_extension_configures_and_its_library_runs_from_where_it_is_installe
         pytest.skip("needs cmake and a C++ compiler")
     build, installed = tmp_path / "build", tmp_path / "installed"
     for command in (
-        ["-S", ROOT, "-B", build, f"-DSlicer_DIR={SLICER}", f"-DCMAKE_INSTALL_PREFIX={installed}"],
+        [
+            "-S",
+            ROOT,
+            "-B",
+            build,
+            f"-DSlicer_DIR={SLICER}",
+            f"-DCMAKE_INSTALL_PREFIX={installed}",
+            "-DBUILD_TESTING=ON",
+        ],
         ["--install", build],
     ):
         done = subprocess.run([cmake, *map(str, command)], capture_output=True, text=True)
