@@ -54,7 +54,7 @@ def read_contents(folder: Path | str) -> Contents:
         ours = _our_metadata(folder)
         organs = OrganTable.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
         low, high = map(float, ours["preprocessing"]["window"])
-        contents = Contents(
+        return Contents(
             organs,
             dict(ours["network"]),
             Preprocessing(_triple(ours["preprocessing"]["spacing"]), (low, high)),
@@ -66,9 +66,6 @@ def read_contents(folder: Path | str) -> Contents:
         )
     except (KeyError, TypeError, ValueError, IndexError, InputError) as error:
         raise undescribed(folder, error) from error
-    if not set(contents.connected) <= set(organs.keys):
-        raise PackageError(f"{folder} keeps organs in one piece that it does not have: copy the package again.")
-    return contents
 
 
 def undescribed(folder: Path | str, error: Exception) -> PackageError:

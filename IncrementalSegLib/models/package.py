@@ -160,6 +160,8 @@ def load_model(folder: Path | str) -> Model:
             f"{folder}/models/model.pt does not fit a {spec.name} with {len(contents.organs)} organs: weights and "
             "description of this package do not belong together."
         ) from error
+    if not set(contents.connected) <= set(contents.organs.keys):
+        raise PackageError(f"{folder} keeps organs in one piece that it does not have: copy the package again.")
     kept = sorted(name for name in contents.files if name.startswith("memory/") and name.endswith(".pt"))
     memory = {Path(name).stem: load_state(folder / name) for name in kept}
     return Model(

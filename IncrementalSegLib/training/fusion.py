@@ -29,13 +29,13 @@ def fuse(parent: Model, updated: Model, share: float) -> dict[str, Tensor]:
     The parent counts as it was widened at the start of the step, with the background's bias split.
     """
     narrow, start = parent.network.state_dict(), parent.widened(updated.classes).state_dict()
-    fused = {}
+    state = {}
     for key, tensor in updated.network.state_dict().items():
-        fused[key] = tensor.to("cpu", copy=True)
+        state[key] = tensor.to("cpu", copy=True)
         if tensor.is_floating_point():
             known = tuple(slice(0, n) for n in narrow[key].shape)
-            fused[key][known] = (1 - share) * start[key][known] + share * fused[key][known]
-    return fused
+            state[key][known] = (1 - share) * start[key][known] + share * state[key][known]
+    return state
 
 
 def fused(
