@@ -50,7 +50,8 @@ def _stamp(row: CaseRow) -> tuple[object, ...]:
     parts = [row.volume, row.volume.GetImageData()] if row.volume else []
     if row.segmentation:
         parts += [row.segmentation, row.segmentation.GetSegmentation()]
-        parts += [row.segmentation.GetBinaryLabelmapInternalRepresentation(key) for key in row.segments.values()]
+        there = [key for key in row.segments.values() if row.segmentation.GetSegmentation().GetSegment(key)]
+        parts += [row.segmentation.GetBinaryLabelmapInternalRepresentation(key) for key in there]
     return tuple(part.GetMTime() for part in parts if part is not None)
 
 
@@ -83,8 +84,6 @@ def unusual(row: CaseRow, contents: Contents) -> list[str]:
         found.append(text.format(mm=f"{max(spacing):.1f}", wanted=f"{wanted:.1f}"))
     if spacing[2] * len(voxels) < _SHALLOW_MM:
         found.append(_("It shows {mm} mm only.").format(mm=round(spacing[2] * len(voxels))))
-    if _mirrored(row.volume):
-        found.append(_("Its axes are left-handed: is the patient mirrored?"))
     return found
 
 
@@ -99,9 +98,3 @@ def sideWarning(segmentation: Any) -> str:
     if liver is None or spleen is None or liver > spleen:
         return ""
     return _("The liver was found left of the spleen: is this scan mirrored?")
-
-
-def _mirrored(volume: object) -> bool:
-    directions = np.eye(3)
-    volume.GetIJKToRASDirections(directions)
-    return bool(np.linalg.det(directions) < 0)

@@ -28,6 +28,9 @@ def loadFolder(folder: Path, organs: Sequence[Organ]) -> Iterator[tuple[Any, Any
     if not any(wanted & set(case.annotated) for case in cases):
         names = ", ".join(organ.name for organ in organs)
         raise InputError(_("No case in {folder} is annotated with {names}.").format(folder=folder, names=names))
+    if series := next((case for case in cases if case.ct.is_dir()), None):
+        text = _("{name} is a DICOM folder: load it with Slicer's DICOM module, then add the scan.")
+        raise InputError(text.format(name=series.ct.name))
     for case in cases:
         yield _load(case, wanted)
         slicer.app.processEvents()

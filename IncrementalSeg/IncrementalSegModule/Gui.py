@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +50,9 @@ def saying(what: str) -> Iterator[None]:
         slicer.util.errorDisplay(f"{what}\n\n{error}")
     except OSError as error:
         slicer.util.errorDisplay(f"{what}\n\n{error.strerror or error}: {error.filename or ''}")
+    except Exception as error:
+        logging.exception(what)
+        slicer.util.errorDisplay(f"{what}\n\n" + _("A fault of IncrementalSeg: {error}").format(error=repr(error)))
 
 
 def fill(table: Any, head: Sequence[str], rows: Sequence[Sequence[str]], red: Sequence[bool] = ()) -> None:
@@ -82,8 +86,3 @@ def choices(selector: Any, texts: Sequence[str], current: int) -> None:
 def swatch(color: Sequence[int], text: str) -> str:
     """A coloured square and a text, as HTML."""
     return f'<span style="color: rgb({color[0]}, {color[1]}, {color[2]})">■</span> {text}'
-
-
-def research() -> str:
-    """What every panel that shows results says."""
-    return _("For research use only.")

@@ -62,8 +62,6 @@ class Models:
 
     def named(self, name: str) -> ModelInfo:
         """One model in its current version; a damaged one says so."""
-        if name == STARTER and name not in self.library.names():
-            return self._info(STARTER, 0, starter_model())
         try:
             history = tuple(self.library.history(name))
             version = self.library.current_version(name)

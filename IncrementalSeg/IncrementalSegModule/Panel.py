@@ -36,7 +36,7 @@ class Panel(VTKObservationMixin):
         session.watchers.append(self.watch)
         for event in (slicer.mrmlScene.EndCloseEvent, slicer.mrmlScene.EndImportEvent):
             self.addObserver(slicer.mrmlScene, event, self._sceneChanged)
-        self._reviewed = ""
+        self._reviewed, self._opened = "", set()
         self.enter()
 
     @property
@@ -58,11 +58,12 @@ class Panel(VTKObservationMixin):
         self.session.listeners.remove(self.refresh)
         self.session.watchers.remove(self.watch)
         self.session.update.cancel()
-        self.session.predictor.cancel()
+        for work in (self.session.predictor, self.session.dreams, self.session.machine.process):
+            work.cancel()
 
     def _sceneChanged(self, caller: Any, event: Any) -> None:
         self.update.bind(self.session.state)
-        self.refresh()
+        self.session.forget()
 
     def refresh(self) -> None:
         """Show the session as it is."""
@@ -89,7 +90,11 @@ class Panel(VTKObservationMixin):
         if at != self._reviewed:
             self._reviewed = at
             self.ui.reviewSection.collapsed = not finished
-        if session.organs and self.ui.casesSection.collapsed and not session.cases.rows():
-            self.ui.casesSection.collapsed = False
-        if session.parameters().isValid()[0] and self.ui.updateSection.collapsed:
-            self.ui.updateSection.collapsed = False
+        self._openOnce("cases", bool(session.organs))
+        self._openOnce("update", session.parameters().isValid()[0] or self.update.hasStopped)
+
+    def _openOnce(self, step: str, possible: bool) -> None:
+        """Open a step when it becomes possible; the user may close it again."""
+        if possible and step not in self._opened:
+            getattr(self.ui, f"{step}Section").collapsed = False
+        self._opened = self._opened | {step} if possible else self._opened - {step}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 import slicer
 from slicer.i18n import tr as _
 
+from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.models.contents import read_contents
 
 from .Process import QtWorkerProcess, WorkerProcess
@@ -28,6 +30,10 @@ class Task:
     then: Callable[[Path], Any]
     result: Any = None
     folder: Path = field(default_factory=Path)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.volume.GetName() if self.volume else _("(volume deleted)")
 
     @property
     def labelMap(self) -> Path:
@@ -58,7 +64,7 @@ class Predictor:
         """What it does now, for people."""
         if not self.running:
             return self.failure
-        name = self.current.volume.GetName()
+        name = self.current.name
         total = len(self.done) + len(self.waiting) + 1
         return _("{name} ({number} of {total})").format(name=name, number=len(self.done) + 1, total=total)
 
@@ -76,15 +82,29 @@ class Predictor:
         self.process.cancel()
 
     def _next(self) -> None:
-        if self.waiting:
-            task = self.current = self.waiting.pop(0)
-            task.folder = Path(slicer.util.tempDirectory("IncrementalSeg"))
-            self.progress = Progress()
-            writeCase(task.folder, "case", task.volume)
-            ct = str(task.folder / "case_ct.nrrd")
-            arguments = ["predict", "--model", str(task.model), "--ct", ct, "--out", str(task.labelMap), "--json"]
-            self.process.start(arguments, self._heard, self._ended)
+        while self.waiting and self.current is None:
+            task = self.waiting.pop(0)
+            try:
+                self._start(task)
+            except Exception as error:  # VTK and SimpleITK have no types of their own; the others go on
+                logging.exception(task.name)
+                self.failure = f"{task.name}: {error}"
         self.onChanged()
+
+    def _start(self, task: Task) -> None:
+        if task.volume is None or task.volume.GetScene() is None or not task.volume.GetImageData():
+            raise InputError(_("The volume is empty or no longer in the scene."))
+        task.folder = Path(slicer.util.tempDirectory("IncrementalSeg"))
+        self.progress = Progress()
+        writeCase(task.folder, "case", task.volume)
+        ct = str(task.folder / "case_ct.nrrd")
+        arguments = ["predict", "--model", str(task.model), "--ct", ct, "--out", str(task.labelMap), "--json"]
+        self.current = task  # before the start, which may fail at once
+        try:
+            self.process.start(arguments, self._heard, self._ended)
+        except BaseException:
+            self.current = None
+            raise
 
     def _heard(self, event: dict[str, Any]) -> None:
         self.progress.take(event)
@@ -93,12 +113,15 @@ class Predictor:
     def _ended(self, code: int, errors: str) -> None:
         task, self.current = self.current, None
         try:
-            if code == 0:
+            if code == 0 and task.volume.GetScene() is not None:  # else the scan was closed meanwhile
                 task.result = task.then(task.labelMap)
                 self.done.append(task)
-            elif code != CANCELLED:
+            elif code not in (0, CANCELLED):
                 text = lastSentence(errors) or _("The worker ended unexpectedly.")
-                self.failure = f"{task.volume.GetName()}: {text}"
+                self.failure = f"{task.name}: {text}"
+        except Exception as error:
+            logging.exception(task.name)
+            self.failure = f"{task.name}: {error}"
         finally:
             shutil.rmtree(task.folder, ignore_errors=True)
             self._next()

@@ -78,7 +78,7 @@ class PredictPanel:
 
 def _isScan(node: Any) -> bool:
     """Whether a volume is a scan: label maps are no scans, and neither are synthetic ones."""
-    return not node.IsA("vtkMRMLLabelMapVolumeNode") and not Shown.has(node)
+    return node.GetClassName() == "vtkMRMLScalarVolumeNode" and not Shown.has(node)
 
 
 def showVolumes(table: Any, segmentation: Any) -> None:

@@ -103,7 +103,9 @@ def mergedSegmentation(
     segments = segmentation.GetSegmentation() if segmentation else None
     for number in range(segments.GetNumberOfSegments() if segments else 0):
         organ = terminology.organOf(segments.GetNthSegment(number))
-        mine[organ] = segmentArray(segmentation, segments.GetNthSegmentID(number), volume) > 0
+        first = next((known for known in mine if known.key == organ.key), organ)  # two segments of one organ are one
+        voxels = segmentArray(segmentation, segments.GetNthSegmentID(number), volume) > 0
+        mine[first] = mine[first] | voxels if first in mine else voxels
     labels, table = merged(sitk.GetArrayFromImage(prediction), organs, mine, policy)
     return segmentationOf(onGridOf(volume, labels), table, name, volume)
 

@@ -12,6 +12,7 @@ from slicer.i18n import tr as _
 from IncrementalSegLib.models.contents import read_contents
 from IncrementalSegLib.organs import OrganTable
 
+from .Cases import CaseRow
 from .Dreams import THUMBNAIL, Dream, dreamsIn, show, thumbnail
 from .Gui import ask, choices, fill, loadInto, saying
 from .Predict import Task
@@ -39,6 +40,7 @@ class ReviewPanel:
         ui.discardButton.connect("clicked(bool)", self.onDiscard)
         self._at = ""
         self._dreams: list[Dream] = []
+        self._rows: list[CaseRow] = []
         self._maps: dict[str, sitk.Image] = {}
 
     def refresh(self) -> None:
@@ -69,7 +71,8 @@ class ReviewPanel:
         fill(self.ui.volumeTable, [_("Organ"), _("Volume (mL)")], [])
 
     def _showBackground(self, job: Any) -> None:
-        cases = [row.name for row in self.session.cases.rows()]
+        self._rows = [row for row in self.session.cases.rows() if row.volume]
+        cases = [row.name for row in self._rows]
         choices(self.ui.caseSelector, cases, max(0, min(self.ui.caseSelector.currentIndex, len(cases) - 1)))
         predicting, dreams = self.session.predictor.running, self.session.dreams
         self.ui.compareButton.enabled = bool(cases) and not predicting
@@ -109,14 +112,14 @@ class ReviewPanel:
         folder = _("Synthetic images (no patient)")
         with saying(_("The image was not loaded.")):
             for node in show(dream, self._organs(self.session.job), self.session.acceptedName()):
-                self.session.shown.add(node, folder)
+                self.session.shown.add(node, folder, self.session.state.job)
 
     def onCompare(self, checked: bool = False) -> None:
         """Predict the chosen case with the old and the new model, then show both, their difference and the merge."""
-        job, row = self.session.job, self.session.cases.rows()[self.ui.caseSelector.currentIndex]
         self._maps = {}
-        models = {"before": (job.folder / job.job.model).resolve(), "after": job.folder / "model"}
         with saying(_("The models were not compared.")):
+            job, row = self.session.job, self._rows[self.ui.caseSelector.currentIndex]
+            models = {"before": (job.folder / job.job.model).resolve(), "after": job.folder / "model"}
             self.session.predictor.add(
                 [
                     Task(model, row.volume, lambda path, when=when: self._compared(job, row, when, path))
@@ -127,7 +130,7 @@ class ReviewPanel:
     def _compared(self, job: Any, row: Any, when: str, path: Any) -> None:
         """One of the two predictions is there; with both, show them."""
         self._maps[when] = sitk.ReadImage(str(path))
-        if len(self._maps) < 2:
+        if len(self._maps) < 2 or self.session.state.job != str(job.folder):
             return
         volume, folder = row.volume, _("Review of {name}").format(name=row.name)
         old = read_contents((job.folder / job.job.model).resolve()).organs
@@ -143,7 +146,7 @@ class ReviewPanel:
             merge,
         ]
         for node in shown:
-            self.session.shown.add(node, folder)
+            self.session.shown.add(node, folder, str(job.folder))
             node.GetDisplayNode().SetVisibility(node is merge)
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
         if self.ui.threeDCheckBox.checked:

@@ -12,8 +12,8 @@ from slicer.i18n import tr as _
 
 from IncrementalSegLib.errors import IncrementalSegError, InputError
 from IncrementalSegLib.organs import Organ, OrganTable, normalise, organ_named
-from IncrementalSegLib.starter import STARTER
 
+from . import Dependencies
 from .CaseChecks import Checks
 from .Cases import CaseTable, matchSegments
 from .Dreams import Dreams
@@ -41,6 +41,7 @@ class Session:
         self.update, self.predictor = Update(self.progressed, self.changed), Predictor(self.progressed, self.changed)
         self.machine, self.dreams = Machine(self.changed), Dreams(self.progressed, self.changed)
         self.checks, self.shown = Checks(), Shown()
+        self.preparing = False
         self._state: SceneState | None = None
 
     def changed(self) -> None:
@@ -90,6 +91,7 @@ class Session:
         Raises:
             InputError: there is no model that can be used.
         """
+        self._requirePackages()
         state = self.state
         self.machine.measure(self._usable().folder, state.patch, state.batch, "auto" if state.useGPU else "cpu")
 
@@ -144,7 +146,8 @@ class Session:
         self.state.organs = OrganTable().extended(_unlabelled(organs)).to_csv() if organs else ""
         for row in self.cases.rows():
             if row.segmentation:
-                self.addCase(row.volume, row.segmentation)
+                found = matchSegments(row.segmentation, organs, self.terminology)
+                self.cases.add(row.volume, row.segmentation, found)
         self.changed()
 
     def addCase(self, volume: Any, segmentation: Any = None, segment: str = "") -> None:
@@ -188,12 +191,23 @@ class Session:
         Raises:
             IncrementalSegError: something is missing; nothing was written.
         """
-        if self.update.running:
+        self._requirePackages()
+        if self.update.running or self.preparing:
             raise InputError(_("An update is running: wait for it, or cancel it."))
-        job = writeJob(self.parameters(), slicer.app.processEvents)
+        self.preparing = True  # the GUI lives while the cases are written: a second click must not start another
+        try:
+            job = writeJob(self.parameters(), slicer.app.processEvents)
+        finally:
+            self.preparing = False
         self.state.job = str(job.folder)
         self.update.start(job)
         return job
+
+    @staticmethod
+    def _requirePackages() -> None:
+        missing = Dependencies.missing()
+        if missing:
+            raise InputError(Dependencies.sentence(missing) + " " + _("Press Install in step 1."))
 
     def resume(self, job: JobFolder) -> None:
         """Go on with an update that was stopped.
@@ -201,7 +215,8 @@ class Session:
         Raises:
             InputError: a worker is at it already.
         """
-        if self.update.running or job.running:
+        self._requirePackages()
+        if self.update.running or self.preparing or job.running:
             raise InputError(_("An update is running: wait for it, or cancel it."))
         self.state.job = str(job.folder)
         self.update.start(job)
@@ -215,6 +230,12 @@ class Session:
     def review(self, job: JobFolder | None) -> None:
         """Make this the update at hand."""
         self.state.job = str(job.folder) if job else ""
+        self.forget()
+
+    def forget(self) -> None:
+        """Another scene or another update is looked at: what failed or runs for the one before is of no use."""
+        self.predictor.cancel()
+        self.update.failure = self.predictor.failure = ""
         self.changed()
 
     def accept(self, name: str = "") -> Path:
@@ -228,22 +249,25 @@ class Session:
             raise InputError(_("There is no finished update to accept."))
         name = name or self.acceptedName()
         folder = self.models.library.accept(job.folder / "model", name)
-        self._keepOrgans([])
-        self.cases.write([])
-        self.state.model, self.state.job = name, ""
-        self.changed()
+        self.shown.keep(str(job.folder))
+        if set(job.job.organs) == {organ.key for organ in self.organs}:  # else the scene is at the next update already
+            self._keepOrgans([])
+            self.cases.write([])
+        self.state.model = name
+        self.review(None)
         return folder
 
     def acceptedName(self) -> str:
-        """The name that a candidate gets where the user gives none."""
-        name = self.state.model or (self.model.name if self.model else "")
-        return _("My model") if name in ("", STARTER) else name
+        """The name that a candidate gets where the user gives none: that of the model it grew from."""
+        parent = Path(self.job.job.model) if self.job else Path()
+        grown = parent.parent.parent == self.models.library.home / "models"
+        return parent.parent.name if grown else _("My model")
 
     def discard(self) -> None:
         """Leave the candidate and take what was shown of it out of the scene; the job folder stays until deleted."""
-        self.shown.clear()
-        self.state.job = ""
-        self.changed()
+        self.predictor.cancel()
+        self.shown.clear(self.state.job)
+        self.review(None)
 
     def predict(self, volumes: list[Any]) -> None:
         """Predict volumes with the current model into new segmentations.
@@ -251,6 +275,7 @@ class Session:
         Raises:
             InputError: there is no model that can be used.
         """
+        self._requirePackages()
         folder = self._usable().folder
         self.predictor.add([segmentationTask(folder, volume) for volume in volumes])
 
@@ -261,12 +286,13 @@ class Session:
             IncrementalSegError: the update or a prediction failed.
         """
         end = time.monotonic() + seconds
-        while (self.update.running or self.predictor.running) and time.monotonic() < end:
+        waited = [work for work in (self.update, self.predictor) if work.running]
+        while any(work.running for work in waited) and time.monotonic() < end:
             slicer.app.processEvents()
             time.sleep(0.02)
-        failure = self.update.failure or self.predictor.failure
-        if failure:
-            raise IncrementalSegError(failure)
+        for work in waited:
+            if work.failure:
+                raise IncrementalSegError(work.failure)
 
 
 def _unlabelled(organs: list[Organ]) -> list[Organ]:

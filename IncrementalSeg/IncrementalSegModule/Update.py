@@ -62,10 +62,10 @@ def phaseName(phase: str) -> str:
         "prepare": _("Reading the cases"),
         "survey": _("Looking at the scans with the current model"),
         "reshape": _("Making warped copies of the scans"),
-        "synthesize": _("Dreaming up scans of the old organs"),
+        "synthesize": _("Making synthetic scans of the old organs"),
         "update": _("Learning"),
-        "fusion": _("Weighing old and new"),
-        "remember": _("Remembering"),
+        "fusion": _("Balancing old and new organs"),
+        "remember": _("Saving what it remembers"),
         "evaluate": _("Comparing before and after"),
     }
     return names.get(phase, phase)

@@ -50,7 +50,7 @@ class UpdatePanel:
         update, ui = self.session.update, self.ui
         valid, reason = (True, "") if update.running else self.session.parameters().isValid()
         ui.startButton.text = _("Cancel") if update.running else _("Start update")
-        ui.startButton.enabled = not update.cancelling if update.running else valid
+        ui.startButton.enabled = not update.cancelling if update.running else valid and not self.session.preparing
         ui.problemLabel.text = update.failure or reason
         ui.problemLabel.visible = bool(ui.problemLabel.text)
         ui.estimateLabel.text = self.session.machine.expected(self.session.steps)
@@ -85,10 +85,14 @@ class UpdatePanel:
             self.ui.jobList.addItem(f"{job.title}, {job.sizeMB:.0f} MB")
         first = 0 if self._jobs else -1
         self.ui.jobList.setCurrentRow(row if 0 <= row < len(self._jobs) else first)
-        stopped = [job for job in self._jobs if not job.finished and not job.running]
-        if stopped and self.ui.jobsSection.collapsed and not self.session.update.running:
+        if self.hasStopped:
             self.ui.jobsSection.collapsed = False
         self.onSelected()
+
+    @property
+    def hasStopped(self) -> bool:
+        """Whether an update waits to be resumed."""
+        return any(not job.finished and not job.running for job in self._jobs) and not self.session.update.running
 
     @property
     def selected(self) -> JobFolder | None:

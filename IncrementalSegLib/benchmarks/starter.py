@@ -92,9 +92,13 @@ def _run(options: argparse.Namespace) -> str:
     model = without_patients(load_model(options.out / "trained"))
     package = options.out / NAME
     shutil.rmtree(package, ignore_errors=True)
-    save_package(replace(model, network=model.network.half()), package)  # half as large; loaded as float32
+    small = replace(model, network=model.network.half())  # half as large; loaded as float32
+    save_package(small, package)
     evaluation = read_dataset(options.cases, options.organs, read_split(split, "evaluation"))
     scores = summarise(score_model(load_model(package), evaluation, options.device, reporter))
+    metrics = {key: round(one["dsc"], 3) for key, one in scores.items() if one["dsc"] is not None}
+    shutil.rmtree(package)
+    save_package(replace(small, history=(*model.history[:-1], {**model.history[-1], "metrics": metrics})), package)
     card = model_card(model, scores, len(names))
     write_text(package / "README.md", card)
     return card

@@ -32,7 +32,7 @@ LOSSES = {
     "plop": {"seg", "pod"},
     "mosinversion": {"seg", "kd"},
     "pgcd-dapd": {"seg", "kd", "features", "prototypes"},
-    "full": {"seg", "kd", "features", "prototypes"},
+    "full": {"seg", "kd"},
     "locked": {"seg"},
     "specialist": {"seg"},
     "joint": {"seg"},

@@ -66,6 +66,12 @@ class CaseStepTest(PanelTest):
         self.session.addCase(volume, segmentation)
         self.assertIn("No segment is chosen for Stomach", self.state())
 
+    def test_a_deleted_segment_is_told(self) -> None:
+        self.addPatient("anna")
+        self.session.cases.rows()[0].segmentation.GetSegmentation().RemoveSegment("stomach")
+        self.panel.refresh()
+        self.assertIn("No segment is chosen for Stomach", self.state())
+
     def test_a_deleted_volume_is_told_and_the_case_can_be_removed(self) -> None:
         self.addPatient("anna")
         slicer.mrmlScene.RemoveNode(self.session.cases.rows()[0].volume)
@@ -116,10 +122,11 @@ class CaseStepTest(PanelTest):
 
     def test_a_folder_without_the_organ_is_refused(self) -> None:
         self.session.removeOrgan(self.session.organs[0].key)
-        self.chooseOrgan("pancreas")
+        self.chooseOrgan("thyroid gland")
         self.answers = {"openFolder": str(material() / "patients")}
         self.ui.addFolderButton.click()
-        self.assertEqual(len(self.errors), 0 if self.session.cases.rows() else 1)
+        self.assertIn("is annotated with Thyroid", self.errors[0])
+        self.assertEqual(self.session.cases.rows(), [])
 
     def test_annotate_opens_segment_editor_with_everything_prepared(self) -> None:
         volume, _ = self.loadPatient("anna")

@@ -59,6 +59,31 @@ class PredictStepTest(PanelTest):
         self.assertEqual(slicer.util.getNodes("anna: all organs*"), {})
         self.assertEqual(self.ui.predictButton.text, "Predict all organs")
 
+    def test_a_volume_that_was_deleted_fails_alone_and_the_next_one_goes_on(self) -> None:
+        gone, there = self.loadPatient("bert")[0], self.loadPatient("carl")[0]
+        slicer.mrmlScene.RemoveNode(gone)
+        self.session.predict([gone, there])
+        self.assertIn("no longer in the scene", self.session.predictor.failure)
+        self.wait(lambda: not self.session.predictor.running)
+        self.assertEqual([task.name for task in self.session.predictor.done], ["carl"])
+        self.ui.predictButton.click()
+        self.assertTrue(self.session.predictor.running)
+
+    def test_a_result_does_not_come_into_another_scene(self) -> None:
+        self.ui.predictButton.click()
+        slicer.mrmlScene.Clear()
+        self.wait(lambda: not self.session.predictor.running, 60)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [])
+
+    def test_missing_packages_are_told_before_anything_is_written(self) -> None:
+        from IncrementalSegModule import Dependencies
+
+        self.addCleanup(setattr, Dependencies, "missing", Dependencies.missing)
+        Dependencies.missing = lambda: ["torch"]
+        self.ui.predictButton.click()
+        self.assertIn("still needed: torch", self.errors[0])
+        self.assertFalse(self.session.predictor.running)
+
     def test_a_failure_is_one_sentence_with_the_scans_name(self) -> None:
         errors = "noise\nError: The CT is empty."
         self.session.predictor.process.start = lambda arguments, heard, ended: ended(2, errors)

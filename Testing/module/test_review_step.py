@@ -82,6 +82,44 @@ class ReviewStepTest(PanelTest):
         self.session.discard()
         self.assertEqual(self.nodes(), self.before)
 
+    def test_what_the_user_put_into_our_folder_survives_discard(self) -> None:
+        ours = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "ours")
+        theirs = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "theirs")
+        self.session.shown.add(ours, "Review of anna", self.session.state.job)
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        folder = hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), "Review of anna")
+        hierarchy.CreateItem(folder, theirs)
+        self.session.discard()
+        self.assertEqual([slicer.util.getNodes(name) != {} for name in ("ours", "theirs")], [False, True])
+
+    def test_what_was_accepted_is_not_taken_away_by_a_later_discard(self) -> None:
+        merged = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "merged")
+        self.session.shown.add(merged, "Review of anna", self.session.state.job)
+        self.session.accept("Abdomen")
+        self.session.shown.clear("")
+        self.assertIsNotNone(merged.GetScene())
+
+    def test_a_candidate_is_named_after_the_model_it_grew_from(self) -> None:
+        self.assertEqual(self.ui.nameEdit.text, "My model", "the base of this job lies outside the library")
+        self.session.chooseModel("Abdomen")
+        self.assertEqual(self.session.acceptedName(), "My model")
+
+    def test_two_segments_of_one_organ_are_merged_as_one(self) -> None:
+        from IncrementalSegModule.Review import MergePolicy, mergedSegmentation
+        from IncrementalSegModule.SegmentationIO import labelMapOf
+
+        row = self.session.cases.rows()[0]
+        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "twice")
+        copy.GetSegmentation().CopySegmentFromSegmentation(row.segmentation.GetSegmentation(), "stomach")
+        copy.GetSegmentation().CopySegmentFromSegmentation(row.segmentation.GetSegmentation(), "stomach", False)
+        extra = slicer.vtkSegment()
+        extra.DeepCopy(row.segmentation.GetSegmentation().GetSegment("stomach"))
+        copy.GetSegmentation().AddSegment(extra, "again")
+        organs = self.session.model.contents.organs
+        empty = labelMapOf(row.segmentation, {}, row.volume)
+        merged = mergedSegmentation(row.volume, empty, organs, copy, MergePolicy.EMPTY, "merged")
+        self.assertEqual(merged.GetSegmentation().GetNumberOfSegments(), 1)
+
     def test_discard_asks_first(self) -> None:
         self.answers["confirm"] = False
         self.ui.discardButton.click()

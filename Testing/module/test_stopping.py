@@ -78,6 +78,24 @@ class StoppingTest(PanelTest):
         self.assertTrue(self.session.state.lockOldOrgans)
         self.assertEqual((self.session.state.steps, self.ui.stepsSpinBox.value), (0, 0))
 
+    def test_a_second_click_while_the_cases_are_written_starts_nothing(self) -> None:
+        from IncrementalSegModule import Session
+
+        from IncrementalSegLib.errors import InputError
+
+        real, clicks = Session.writeJob, []
+
+        def slow(parameters, breathe):
+            clicks.append(self.ui.startButton.enabled)
+            self.assertRaisesRegex(InputError, "running", self.session.startUpdate)
+            return real(parameters, breathe)
+
+        self.addCleanup(setattr, Session, "writeJob", real)
+        Session.writeJob = slow
+        self.ui.startButton.click()
+        self.assertEqual((self.errors, len(clicks)), ([], 1))
+        self.assertEqual(len(list((self.home / "jobs").iterdir())), 1)
+
     def test_a_second_update_is_refused_while_one_runs(self) -> None:
         from IncrementalSegLib.errors import InputError
 
