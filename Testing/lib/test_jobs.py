@@ -140,7 +140,7 @@ def test_events_tell_phase_step_time_left_and_losses(finished):
         assert 0 < event["step"] <= event["of"]
     last = [event for event in progress if event["phase"] == "update"][-1]
     assert (last["step"], last["of"], last["eta_s"]) == (3, 3, 0.0)
-    assert last["loss"].keys() == {"seg", "kd", "features", "prototypes", "total"}
+    assert last["loss"].keys() == {"seg", "kd", "total"}
 
 
 def test_the_report_has_the_keys_that_scripts_rely_on(finished):
