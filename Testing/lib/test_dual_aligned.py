@@ -182,17 +182,17 @@ def test_half_precision_is_finite_and_close(dtype: torch.dtype, autocast: bool) 
 
 
 def test_annotated_voxels_belong_to_no_old_class() -> None:
-    logits, target = random_logits(OLD, edge=8), random_labels(OLD, edge=8)
-    target[:, :4] = CLASSES - 1
-    features, running = random_logits(6, edge=8).abs(), torch.rand(OLD, 6)
+    logits, target = random_logits(OLD, edge=16), random_labels(OLD, edge=16)
+    target[:, :8] = CLASSES - 1
+    features, running = random_logits(6, edge=16).abs(), torch.rand(OLD, 6)
     guidance = Guidance(
         replace(STRATEGIES["pgcd-dapd"], region=False, channel=0.0, to_global=1.0, to_old_local=1.0),
         RunningPrototypes(Prototypes(running, torch.ones(OLD, 6), torch.ones(OLD))),
     ).eval()
     found = gradient(lambda x: guidance(x, features.flip(1), logits, target).parts["prototypes"], features)
-    assert not found[:, :, :4].any() and found[:, :, 4::4, ::4, ::4].abs().sum(1).min() > 0
-    labels = torch.where(target < OLD, logits.argmax(1), IGNORE)[..., ::2, ::2, ::2]
-    local, old_local = (local_means(x[..., ::2, ::2, ::2], labels, OLD)[0] for x in (features, features.flip(1)))
+    assert not found[:, :, :8].any() and found[:, :, 8::4, ::4, ::4].abs().sum(1).min() > 0
+    labels = torch.where(target < OLD, logits.argmax(1), IGNORE)[..., ::4, ::4, ::4]
+    local, old_local = (local_means(x[..., ::4, ::4, ::4], labels, OLD)[0] for x in (features, features.flip(1)))
     pairs = [(local[c], running[c]) for c in range(OLD)] + [(local[c], old_local[c]) for c in range(OLD)]
     expected = sum(distance(a, b) for a, b in pairs) / OLD
     assert guidance(features, features.flip(1), logits, target).parts["prototypes"].item() == pytest.approx(expected)
