@@ -84,7 +84,7 @@ class IncrementalSegLogic(ScriptedLoadableModuleLogic):
 
         ``parent`` names the old organ that a tumour or cyst lies inside.
         """
-        self.session.addOrgan(self.session.organNamed(name), parent)
+        self.session.addOrgan(self.session.terminology.named(name), parent)
 
     def addCase(self, volume, segmentation, segment=""):
         """Add a scan with its annotation; ``segment`` is an ID, needed where neither codes nor name tell the organ."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .volumes import Preprocessing
 
 SCHEMA = 1
-_AUTOMATIC_HOLDOUT_FROM = 4
+AUTOMATIC_HOLDOUT_FROM = 4
 
 
 @dataclass(frozen=True)
@@ -261,6 +261,11 @@ def _train(job: Job, ready: Ready, workspace: Workspace) -> Model:
     )
 
 
+def held_out_count(cases: int) -> int:
+    """How many of so many cases are held out where nobody says which: a fifth from four on, else none."""
+    return max(1, cases // 5) if cases >= AUTOMATIC_HOLDOUT_FROM else 0
+
+
 def split_cases(job: Job, folder: Path) -> tuple[list[Case], list[Case]]:
     """Training and held-out cases of a job; the last fifth is held out by itself where there are four or more.
 
@@ -269,8 +274,8 @@ def split_cases(job: Job, folder: Path) -> tuple[list[Case], list[Case]]:
     """
     everything = read_dataset(folder / job.cases, names=job.train_cases)
     heldout = read_dataset(folder / job.cases, names=job.heldout) if job.heldout else []
-    if job.heldout is None and len(everything) >= _AUTOMATIC_HOLDOUT_FROM:
-        heldout = everything[-max(1, len(everything) // 5) :]
+    if job.heldout is None and (count := held_out_count(len(everything))):
+        heldout = everything[-count:]
     names = {case.name for case in heldout}
     both = names & set(job.train_cases or ()) if job.heldout else set()
     if both:

@@ -21,7 +21,7 @@ def annotate(row: CaseRow, organs: Sequence[Organ], terminology: Terminology) ->
         The segmentation and the segment ID of every organ's key.
     """
     segmentation = row.segmentation or _newSegmentation(row)
-    segments = {**matchSegments(segmentation, list(organs), terminology), **_present(row)}
+    segments = {**matchSegments(segmentation, list(organs), terminology), **row.present}
     for organ in organs:
         if organ.key not in segments:
             segments[organ.key] = segmentation.GetSegmentation().AddEmptySegment(organ.key, organ.name)
@@ -37,12 +37,6 @@ def _newSegmentation(row: CaseRow) -> Any:
     segmentation.CreateDefaultDisplayNodes()
     segmentation.SetReferenceImageGeometryParameterFromVolumeNode(row.volume)
     return segmentation
-
-
-def _present(row: CaseRow) -> dict[str, str]:
-    """The case's segments that are still there."""
-    segments = row.segmentation.GetSegmentation() if row.segmentation else None
-    return {key: segment for key, segment in row.segments.items() if segments and segments.GetSegment(segment)}
 
 
 def _pointEditor(segmentation: Any, volume: Any, segment: str) -> None:

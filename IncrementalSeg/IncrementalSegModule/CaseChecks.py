@@ -50,8 +50,7 @@ def _stamp(row: CaseRow) -> tuple[object, ...]:
     parts = [row.volume, row.volume.GetImageData()] if row.volume else []
     if row.segmentation:
         parts += [row.segmentation, row.segmentation.GetSegmentation()]
-        there = [key for key in row.segments.values() if row.segmentation.GetSegmentation().GetSegment(key)]
-        parts += [row.segmentation.GetBinaryLabelmapInternalRepresentation(key) for key in there]
+        parts += [row.segmentation.GetBinaryLabelmapInternalRepresentation(key) for key in row.present.values()]
     return tuple(part.GetMTime() for part in parts if part is not None)
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from IncrementalSegLib.jobs import held_out_count
 from IncrementalSegLib.organs import Organ
 
 from .SegmentationIO import segmentArray
 from .Terminology import Terminology
 
 FEW_SLICES = 3
-AUTOMATIC_HOLDOUT_FROM = 4
 RECOMMENDED = 5
 _PARAMETER = "cases"
 
@@ -36,6 +36,12 @@ class CaseRow:
     def name(self) -> str:
         """What the table calls it."""
         return self.volume.GetName() if self.volume else _("(volume deleted)")
+
+    @property
+    def present(self) -> dict[str, str]:
+        """The segments that are still there."""
+        segments = self.segmentation.GetSegmentation() if self.segmentation else None
+        return {key: segment for key, segment in self.segments.items() if segments and segments.GetSegment(segment)}
 
 
 class CaseTable:
@@ -98,9 +104,8 @@ def heldOut(rows: list[CaseRow]) -> set[str]:
     """Keys of the cases for the check: those that were chosen, else the last fifth from four on (as the library)."""
     chosen = {row.key for row in rows if row.heldOut}
     free = [row.key for row in rows if row.heldOut is None]
-    if chosen or len(rows) < AUTOMATIC_HOLDOUT_FROM:
-        return chosen
-    return set(free[-max(1, len(rows) // 5) :])
+    count = held_out_count(len(rows))
+    return chosen if chosen or not count else set(free[-count:])
 
 
 def matchSegments(segmentation: Any, organs: list[Organ], terminology: Terminology) -> dict[str, str]:
@@ -133,8 +138,8 @@ def problems(row: CaseRow, organs: list[Organ]) -> list[str]:
 
 
 def _segmentProblems(row: CaseRow, organ: Organ) -> list[str]:
-    segmentID = row.segments.get(organ.key, "")
-    if not segmentID or not row.segmentation.GetSegmentation().GetSegment(segmentID):
+    segmentID = row.present.get(organ.key)
+    if segmentID is None:
         return [_("No segment is chosen for {organ}.").format(organ=organ.name)]
     slices = annotatedSlices(row, segmentID)
     if slices is None:

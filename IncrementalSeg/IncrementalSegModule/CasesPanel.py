@@ -9,8 +9,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from IncrementalSegLib.jobs import AUTOMATIC_HOLDOUT_FROM
+
 from .Annotate import annotate
-from .Cases import AUTOMATIC_HOLDOUT_FROM, RECOMMENDED, CaseRow, heldOut
+from .Cases import RECOMMENDED, CaseRow, heldOut
 from .FolderImport import loadFolder
 from .Gui import ask, choices, fill, loadInto, saying
 from .Session import Session

@@ -34,18 +34,14 @@ class OrganPanel:
     def refresh(self) -> None:
         """Show the organs that were added."""
         organs = self.session.organs
-        names = {organ.key: organ.name for organ in self._known()}
+        names = {organ.key: organ.name for organ in self.session.known}
         rows = [[organ.name, _code(organ), names.get(organ.parent, "")] for organ in organs]
         fill(self.ui.organTable, [_("To be learned"), _("SNOMED CT"), _("Lies inside")], rows)
         for number, organ in enumerate(organs):
             self.ui.organTable.item(number, 0).setIcon(_icon(organ))
         self.ui.organTable.visible = self.ui.removeButton.visible = bool(organs)
-        choices(self.ui.parentSelector, [_("choose …"), *self._known().names], self.ui.parentSelector.currentIndex)
+        choices(self.ui.parentSelector, [_("choose …"), *self.session.known.names], self.ui.parentSelector.currentIndex)
         self.onResult()
-
-    def _known(self) -> OrganTable:
-        info = self.session.model
-        return info.contents.organs if info and info.contents else OrganTable()
 
     @property
     def chosen(self) -> Entry | None:
@@ -80,7 +76,7 @@ class OrganPanel:
     def _problem(self, entry: Entry) -> str:
         if entry.liesInside and self.ui.parentSelector.currentIndex < 1:
             return _("Choose the organ that this structure lies inside.")
-        return organProblem(entry.organ, self._known(), OrganTable().extended(self.session.organs))
+        return organProblem(entry.organ, self.session.known, OrganTable().extended(self.session.organs))
 
     def onAdd(self, item: Any = None) -> None:
         """Add the selected organ."""

@@ -14,7 +14,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.errors import InputError
-from IncrementalSegLib.models.contents import read_contents
+from IncrementalSegLib.organs import OrganTable
 
 from .Process import QtWorkerProcess, WorkerProcess
 from .SegmentationIO import segmentationOf, writeCase
@@ -127,8 +127,7 @@ class Predictor:
             self._next()
 
 
-def segmentationTask(model: Path, volume: Any) -> Task:
+def segmentationTask(model: Path, organs: OrganTable, volume: Any) -> Task:
     """Predict a volume into a new segmentation, named after both."""
-    organs = read_contents(model).organs
     name = _("{volume}: all organs").format(volume=volume.GetName())
     return Task(model, volume, lambda file: segmentationOf(sitk.ReadImage(str(file)), organs, name, volume))

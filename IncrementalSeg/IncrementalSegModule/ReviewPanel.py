@@ -84,8 +84,9 @@ class ReviewPanel:
         if found != self._dreams:
             self._dreams = found
             self.ui.gallery.clear()
+            organs = self._organs(job)
             for dream in found:
-                self.ui.gallery.addItem(qt.QListWidgetItem(qt.QIcon(thumbnail(dream, self._organs(job))), dream.name))
+                self.ui.gallery.addItem(qt.QListWidgetItem(qt.QIcon(thumbnail(dream, organs)), dream.name))
 
     def watch(self) -> None:
         """Show how far the images are."""

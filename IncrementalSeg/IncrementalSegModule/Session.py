@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.errors import IncrementalSegError, InputError
-from IncrementalSegLib.organs import Organ, OrganTable, normalise, organ_named
+from IncrementalSegLib.organs import Organ, OrganTable
 
 from . import Dependencies
 from .CaseChecks import Checks
@@ -74,6 +75,12 @@ class Session:
         names = [info.name for info in every]
         return every[names.index(self.state.model)] if self.state.model in names else next(iter(every), None)
 
+    @property
+    def known(self) -> OrganTable:
+        """The organs of the current model; none where it cannot be used."""
+        info = self.model
+        return info.contents.organs if info and info.contents else OrganTable()
+
     def chooseModel(self, name: str) -> None:
         """Make this the current model of the scene.
 
@@ -101,22 +108,6 @@ class Session:
             raise InputError(_("Choose a current model that can be used."))
         return info
 
-    def organNamed(self, name: str) -> Organ:
-        """The organ of this name, alias or code in Slicer's terminologies.
-
-        Raises:
-            InputError: there is none.
-        """
-        wanted = organ_named(name)
-        if wanted.key in self.terminology.entries:
-            return self.terminology.entries[wanted.key].organ
-        found = [entry for entry in self.terminology.find(name) if normalise(entry.organ.name) == normalise(name)]
-        if not found:
-            near = ", ".join(entry.organ.name for entry in self.terminology.find(name, 5))
-            hint = _(" (near: {near})").format(near=near) if near else ""
-            raise InputError(_("Slicer's terminologies have no '{name}'").format(name=name) + hint + ".")
-        return found[0].organ
-
     @property
     def organs(self) -> list[Organ]:
         """The organs that the next update learns."""
@@ -129,9 +120,9 @@ class Session:
         Raises:
             InputError: the model has it, or its parent is unknown.
         """
-        known = self.model.contents.organs if self.model and self.model.contents else OrganTable()
+        known = self.known
         if parent:
-            organ = Organ(**{**vars(organ), "parent": known.find(parent).key})
+            organ = replace(organ, parent=known.find(parent).key)
         organs = self.organs
         problem = organProblem(organ, known, OrganTable().extended(organs))
         if problem:
@@ -143,7 +134,9 @@ class Session:
         self._keepOrgans([organ for organ in self.organs if organ.key != key])
 
     def _keepOrgans(self, organs: list[Organ]) -> None:
-        self.state.organs = OrganTable().extended(_unlabelled(organs)).to_csv() if organs else ""
+        self.state.organs = (
+            OrganTable().extended(replace(organ, label=0) for organ in organs).to_csv() if organs else ""
+        )
         for row in self.cases.rows():
             if row.segmentation:
                 found = matchSegments(row.segmentation, organs, self.terminology)
@@ -191,9 +184,7 @@ class Session:
         Raises:
             IncrementalSegError: something is missing; nothing was written.
         """
-        self._requirePackages()
-        if self.update.running or self.preparing:
-            raise InputError(_("An update is running: wait for it, or cancel it."))
+        self._requireIdle()
         self.preparing = True  # the GUI lives while the cases are written: a second click must not start another
         try:
             job = writeJob(self.parameters(), slicer.app.processEvents)
@@ -202,6 +193,12 @@ class Session:
         self.state.job = str(job.folder)
         self.update.start(job)
         return job
+
+    def _requireIdle(self, job: JobFolder | None = None) -> None:
+        """Nothing runs, and ``job`` is not run by another Slicer."""
+        self._requirePackages()
+        if self.update.running or self.preparing or (job and job.running):
+            raise InputError(_("An update is running: wait for it, or cancel it."))
 
     @staticmethod
     def _requirePackages() -> None:
@@ -215,9 +212,7 @@ class Session:
         Raises:
             InputError: a worker is at it already.
         """
-        self._requirePackages()
-        if self.update.running or self.preparing or job.running:
-            raise InputError(_("An update is running: wait for it, or cancel it."))
+        self._requireIdle(job)
         self.state.job = str(job.folder)
         self.update.start(job)
 
@@ -265,7 +260,6 @@ class Session:
 
     def discard(self) -> None:
         """Leave the candidate and take what was shown of it out of the scene; the job folder stays until deleted."""
-        self.predictor.cancel()
         self.shown.clear(self.state.job)
         self.review(None)
 
@@ -276,8 +270,8 @@ class Session:
             InputError: there is no model that can be used.
         """
         self._requirePackages()
-        folder = self._usable().folder
-        self.predictor.add([segmentationTask(folder, volume) for volume in volumes])
+        info = self._usable()
+        self.predictor.add([segmentationTask(info.folder, info.contents.organs, volume) for volume in volumes])
 
     def wait(self, seconds: float = 1e9) -> None:
         """Keep the GUI alive until update and predictions have ended, for the console.
@@ -293,7 +287,3 @@ class Session:
         for work in waited:
             if work.failure:
                 raise IncrementalSegError(work.failure)
-
-
-def _unlabelled(organs: list[Organ]) -> list[Organ]:
-    return [Organ(**{**vars(organ), "label": 0}) for organ in organs]

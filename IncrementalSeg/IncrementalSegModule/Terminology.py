@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
+from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.organs import Code, Organ, normalise, organ_named
 
 ANYTHING = "85756007"  # SNOMED CT "Tissue", what Slicer calls a segment that nobody named
@@ -30,20 +33,24 @@ class Entry:
         return self.organ.category.value == ALTERED
 
 
+_ENTRIES: WeakKeyDictionary[Any, dict[str, Entry]] = WeakKeyDictionary()
+
+
 class Terminology:
     """Slicer's loaded terminologies, searched by name; an organ in several of them is offered once."""
 
     def __init__(self, logic: Any = None) -> None:
         self.logic = logic or slicer.modules.terminologies.logic()
-        self._entries: dict[str, Entry] = {}
 
     @property
     def entries(self) -> dict[str, Entry]:
         """Every choice by the organ's key."""
-        if not self._entries:
+        if self.logic not in _ENTRIES:  # a tenth of a second, and every segmentation that is shown needs them
+            found: dict[str, Entry] = {}
             for entry in self._read():
-                self._entries.setdefault(entry.organ.key, entry)
-        return self._entries
+                found.setdefault(entry.organ.key, entry)
+            _ENTRIES[self.logic] = found
+        return _ENTRIES[self.logic]
 
     def find(self, text: str, limit: int = 40) -> list[Entry]:
         """Choices in whose name every word of ``text`` begins a word; those that begin with it first."""
@@ -54,6 +61,22 @@ class Terminology:
         start = text.strip().lower()
         found.sort(key=lambda e: (e.organ.key != known, not e.organ.name.lower().startswith(start), len(e.organ.name)))
         return found[:limit]
+
+    def named(self, name: str) -> Organ:
+        """The organ of this name, alias or code in the terminologies.
+
+        Raises:
+            InputError: there is none.
+        """
+        wanted = organ_named(name)
+        if wanted.key in self.entries:
+            return self.entries[wanted.key].organ
+        found = [entry for entry in self.find(name) if normalise(entry.organ.name) == normalise(name)]
+        if not found:
+            near = ", ".join(entry.organ.name for entry in self.find(name, 5))
+            hint = _(" (near: {near})").format(near=near) if near else ""
+            raise InputError(_("Slicer's terminologies have no '{name}'").format(name=name) + hint + ".")
+        return found[0].organ
 
     def mark(self, segment: Any, organ: Organ) -> None:
         """Give a segment the organ's name, colour and codes."""

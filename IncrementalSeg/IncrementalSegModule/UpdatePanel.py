@@ -67,7 +67,7 @@ class UpdatePanel:
         ui.progressBar.visible = ui.phaseLabel.visible = update.running
         ui.progressBar.value = update.progress.percent
         ui.phaseLabel.text = (
-            _("Cancelling: the step at hand is finished first …") if update.cancelling else (update.progress.sentence)
+            _("Cancelling: the step at hand is finished first …") if update.cancelling else update.progress.sentence
         )
         ui.chartLabel.visible = bool(update.progress.losses)
         if update.progress.losses:
