@@ -1,7 +1,7 @@
 """IncrementalSeg: teach a multi-organ CT segmentation model a further organ without forgetting those it knows."""
 
 import slicer
-from IncrementalSegModule.Paths import makeLibraryImportable
+from IncrementalSegModule.Paths import forgetPanel, makeLibraryImportable
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -49,12 +49,15 @@ class IncrementalSegWidget(ScriptedLoadableModuleWidget):
 
     def enter(self):
         self.panel.enter()
+        self.logic.session.look()
 
     def exit(self):
         self.panel.exit()
 
     def cleanup(self):
+        """The module is unloaded or reloaded; Reload reads this file alone, what is forgotten here is read with it."""
         self.panel.cleanup()
+        forgetPanel()
 
 
 class IncrementalSegLogic(ScriptedLoadableModuleLogic):
@@ -64,12 +67,14 @@ class IncrementalSegLogic(ScriptedLoadableModuleLogic):
     background and the panel follows it. What cannot be done is an ``IncrementalSegError`` with one sentence.
     """
 
+    _session = None  # the application's one, which the panel shows too
+
     def __init__(self):
         ScriptedLoadableModuleLogic.__init__(self)
         makeLibraryImportable()
         from IncrementalSegModule.Session import Session
 
-        self.session = Session(self.getParameterNode)
+        self.session = IncrementalSegLogic._session = IncrementalSegLogic._session or Session(self.getParameterNode)
 
     def models(self):
         """The models that can be chosen: ``ModelInfo`` with name, version, folder and contents (organs, history)."""
@@ -91,9 +96,8 @@ class IncrementalSegLogic(ScriptedLoadableModuleLogic):
         self.session.addCase(volume, segmentation, segment)
 
     def startUpdate(self, wait=False, **settings):
-        """Learn the new organs; the answer is the job's folder. ``settings`` are those of `Parameters.SceneState`."""
-        for name, value in settings.items():
-            setattr(self.session.state, name, value)
+        """Learn the new organs; the answer is the job's folder. ``settings`` are those of `Parameters.SETTINGS`."""
+        self.session.configure(settings)
         job = self.session.startUpdate()
         if wait:
             self.session.wait()
@@ -108,9 +112,9 @@ class IncrementalSegLogic(ScriptedLoadableModuleLogic):
         """The content of ``report.json`` of the update at hand, None before it has finished."""
         return self.session.job.report if self.session.job else None
 
-    def accept(self, name=""):
-        """Make the finished candidate the current version of a model (by default the one it grew from)."""
-        return str(self.session.accept(name))
+    def accept(self, name="", losing=False):
+        """Make the candidate the current version of a model (by default the one it grew from), even if organs go."""
+        return str(self.session.accept(name, losing))
 
     def discard(self):
         """Leave the candidate; the scene is as it was before the review."""

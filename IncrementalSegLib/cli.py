@@ -173,11 +173,16 @@ def _synthesize(options: argparse.Namespace) -> None:
 def _estimate(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from .estimate import estimate
+    from .estimate import estimate, find_device
     from .models.package import load_model
     from .training.config import STEP_TRAINING
 
     reporter, config = _reporter(options), _training(options, STEP_TRAINING)
+    if options.model is None:
+        device = find_device(config.device)
+        reporter.emit("device", **asdict(device))
+        reporter.message(f"{device.name}{device.reason and f': {device.reason}'}.")
+        return
     found = estimate(load_model(model_folder(options.model)), config, reporter)
     reporter.emit("estimate", **asdict(found))
     minutes = config.steps * found.seconds_per_step / 60

@@ -25,19 +25,36 @@ _STEPS = 3  # the first is warm-up
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """One machine's answer.
+class Device:
+    """What an update would run on.
 
     ``device`` is ``cpu`` or a CUDA device, ``name`` what people call it, ``reason`` why the CPU is used (empty on a
-    GPU), ``free_mb`` its free memory, ``peak_mb`` what a step took at most.
+    GPU), ``free_mb`` its free memory.
     """
 
     device: str
     name: str
     reason: str
     free_mb: float | None
+
+
+@dataclass(frozen=True)
+class Estimate(Device):
+    """One machine's answer; ``peak_mb`` is what a step took at most."""
+
     seconds_per_step: float
     peak_mb: float
+
+
+def find_device(asked: str) -> Device:
+    """The device of this name, or the best there is (``auto``); nothing is measured.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    device = device_named(asked)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    return Device(str(device), name, _reason(asked), _free_mb(device))
 
 
 def estimate(model: Model, config: TrainingConfig, reporter: Reporter) -> Estimate:
@@ -46,12 +63,10 @@ def estimate(model: Model, config: TrainingConfig, reporter: Reporter) -> Estima
     Raises:
         InputError: the device that ``config`` names cannot be used.
     """
-    device = device_named(config.device)
-    free = _free_mb(device)
+    found = find_device(config.device)
     reset_peak_memory()
-    spread = sorted(_seconds(model, config, device, reporter)[1:])
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    return Estimate(str(device), name, _reason(config.device), free, round(spread[0], 3), round(peak_memory_mb()))
+    spread = sorted(_seconds(model, config, torch.device(found.device), reporter)[1:])
+    return Estimate(**vars(found), seconds_per_step=round(spread[0], 3), peak_mb=round(peak_memory_mb()))
 
 
 def _seconds(model: Model, config: TrainingConfig, device: torch.device, reporter: Reporter) -> list[float]:

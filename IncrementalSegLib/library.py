@@ -28,6 +28,7 @@ from pathlib import Path
 from .errors import InputError, PackageError, StorageError
 from .lock import locked
 from .models.contents import verify_package
+from .starter import STARTER
 from .storage import write_json
 
 _UNFIT = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.|[. ]$|^ |^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
@@ -114,12 +115,14 @@ class ModelLibrary:
             the new version's package folder; the candidate stays as it is.
 
         Raises:
-            InputError: the name is not usable or the candidate is not a folder.
+            InputError: the name is not usable, the candidate is not a folder or is a version of the model already.
             PackageError: the candidate is damaged.
             StorageError: disk full or no permission; the library is as it was.
         """
         candidate = Path(candidate)
         self._folder(name)
+        if name == STARTER:
+            raise InputError(f"'{STARTER}' is the model that comes with the software: choose another name.")
         if not candidate.is_dir():
             raise InputError(f"{candidate} is not a folder: give the folder of a model package.")
         self._verify(candidate)
@@ -130,7 +133,14 @@ class ModelLibrary:
                 os.chmod(folder, 0o755)  # a read-only original must not make a version that cannot be moved or deleted
             self._verify(copy)
             with locked(self.home / ".lock"):
+                self._refuse_second(copy, name)
                 return self._publish(copy, name)
+
+    def _refuse_second(self, copy: Path, name: str) -> None:
+        new = _fingerprint(copy)
+        same = [number for number in _versions(self._folder(name)) if new == _fingerprint(self._package(name, number))]
+        if new and same:
+            raise InputError(f"This is version {same[-1]} of model '{name}' already: it can be made current by revert.")
 
     def _publish(self, copy: Path, name: str) -> Path:
         used = [0, *_versions(self._folder(name)), *(change.version for change in self.history(name))]
@@ -257,6 +267,12 @@ def default_home() -> Path:
 
 def _versions(folder: Path) -> list[int]:
     return sorted(int(path.name[1:]) for path in folder.glob("v*") if re.fullmatch(r"v\d{4,}", path.name))
+
+
+def _fingerprint(package: Path) -> bytes:
+    """The package's list of checksums, which changes with any file of it; empty where it has none."""
+    path = package / "checksums.json"
+    return path.read_bytes() if path.exists() else b""
 
 
 def _listed(versions: list[int]) -> str:

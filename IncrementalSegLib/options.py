@@ -125,7 +125,9 @@ def _synthesize(parser: argparse.ArgumentParser) -> None:
 
 
 def _estimate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="package or job folder, or library name")
+    parser.add_argument(
+        "--model", type=Path, help="package or job folder, or library name; without it only the device is told"
+    )
     _training_options(parser)
 
 

@@ -126,7 +126,7 @@ class Story:
         self.panel.review.onDreamClicked(ui.gallery.item(0))
         self.picture("inversion-images", "review")
         ui.imagesSection.collapsed = True
-        self.session.shown.clear()
+        self.session.shown.clear(self.session.state.job)
 
     def _compare(self) -> None:
         ui = self.panel.review.ui
@@ -136,13 +136,15 @@ class Story:
         self.wait(lambda: self.session.predictor.running)
         self.app.layoutManager().resetThreeDViews()
         self.picture("merged-predictions", "review")
-        self.session.shown.clear()
+        self.session.shown.clear(self.session.state.job)
 
     def _predict(self, volume: Any) -> None:
         ui = self.panel.predict.ui
         ui.volumeSelector.setCurrentNode(volume)
         ui.predictButton.click()
         self.wait(lambda: self.session.predictor.running)
+        for node in self.slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+            node.GetDisplayNode().SetVisibility(node.GetName() == f"{volume.GetName()}: all organs")
         self.slicer.util.setSliceViewerLayers(background=volume, fit=True)
         ui.threeDButton.click()
         self.app.layoutManager().resetThreeDViews()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.models.contents import Contents
@@ -23,10 +24,14 @@ _SHALLOW_MM = 60.0
 
 @dataclass(frozen=True)
 class State:
-    """``problem`` is what is missing, empty where the case is ready; ``text`` says either, with warnings."""
+    """``problem`` is what is missing, empty where the case is ready; ``text`` says either, with warnings.
+
+    ``sparse`` are the keys of organs with empty slices between annotated ones.
+    """
 
     problem: str
     text: str
+    sparse: tuple[str, ...] = ()
 
 
 class Checks:
@@ -58,16 +63,14 @@ def _state(row: CaseRow, organs: list[Organ], contents: Contents | None) -> Stat
     missing = problems(row, organs)
     if missing:
         return State(missing[0], missing[0])
-    warnings = [*_sparse(row, organs), *(unusual(row, contents) if contents else [])]
-    return State("", " ".join([_("Ready."), *warnings]))
+    left = {organ.key: gaps(annotatedSlices(row, row.segments[organ.key])) for organ in organs}
+    warnings = [*_sparse(sum(left.values())), *(unusual(row, contents) if contents else [])]
+    return State("", " ".join([_("Ready."), *warnings]), tuple(key for key, count in left.items() if count))
 
 
-def _sparse(row: CaseRow, organs: list[Organ]) -> list[str]:
-    left = [gaps(annotatedSlices(row, row.segments[organ.key])) for organ in organs]
-    if not any(left):
-        return []
-    text = _("{count} slices inside the organ are empty: Segment Editor's Fill between slices completes them.")
-    return [text.format(count=sum(left))]
+def _sparse(count: int) -> list[str]:
+    text = _("{count} slices between annotated ones are empty: Fill between slices completes them.")
+    return [text.format(count=count)] if count else []
 
 
 def unusual(row: CaseRow, contents: Contents) -> list[str]:
@@ -81,9 +84,18 @@ def unusual(row: CaseRow, contents: Contents) -> list[str]:
     if max(spacing) > _COARSE * wanted:
         text = _("Its voxels are coarse ({mm} mm) for this model ({wanted} mm).")
         found.append(text.format(mm=f"{max(spacing):.1f}", wanted=f"{wanted:.1f}"))
-    if spacing[2] * len(voxels) < _SHALLOW_MM:
-        found.append(_("It shows {mm} mm only.").format(mm=round(spacing[2] * len(voxels))))
+    height = _heightMm(row.volume)
+    if height < _SHALLOW_MM:
+        found.append(_("It shows {mm} mm of the body's length only.").format(mm=round(height)))
     return found
+
+
+def _heightMm(volume: Any) -> float:
+    """Length of the scan along the axis that lies nearest to head-foot, which in a sagittal one is no slice axis."""
+    toRAS = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASDirectionMatrix(toRAS)
+    axis = int(np.abs(slicer.util.arrayFromVTKMatrix(toRAS)[2, :3]).argmax())
+    return volume.GetSpacing()[axis] * volume.GetImageData().GetDimensions()[axis]
 
 
 def sideWarning(segmentation: Any) -> str:
@@ -91,8 +103,9 @@ def sideWarning(segmentation: Any) -> str:
     terminology, right = Terminology(), {}
     segments = segmentation.GetSegmentation()
     for number in range(segments.GetNumberOfSegments()):
-        key = terminology.organOf(segments.GetNthSegment(number)).key
-        right[key] = segmentation.GetSegmentCenterRAS(segments.GetNthSegmentID(number))[0]
+        bounds = [0.0] * 6
+        segments.GetNthSegment(number).GetBounds(bounds)
+        right[terminology.organOf(segments.GetNthSegment(number)).key] = sum(bounds[:2])
     liver, spleen = (right.get(organ_named(name).key) for name in ("Liver", "Spleen"))
     if liver is None or spleen is None or liver > spleen:
         return ""

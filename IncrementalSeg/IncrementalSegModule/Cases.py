@@ -11,10 +11,12 @@ import numpy as np
 import slicer
 from slicer.i18n import tr as _
 
+from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.jobs import held_out_count
 from IncrementalSegLib.organs import Organ
 
-from .SegmentationIO import segmentArray
+from .Context import isContext
+from .SegmentationIO import segmentPart
 from .Terminology import Terminology
 
 FEW_SLICES = 3
@@ -77,14 +79,22 @@ class CaseTable:
             self.node.SetParameter(_PARAMETER, json.dumps(entries))
 
     def add(self, volume: Any, segmentation: Any = None, segments: dict[str, str] | None = None) -> CaseRow:
-        """A new row, or the one that this volume has already."""
+        """A new row, or the one that this volume has already, whose own choices of segments stay.
+
+        Raises:
+            InputError: the segmentation is a prediction that was made as context.
+        """
+        if segmentation and isContext(segmentation):
+            text = _("'{name}' is what the current model sees, no annotation: choose another, or none.")
+            raise InputError(text.format(name=segmentation.GetName()))
         rows = self.rows()
         row = next((row for row in rows if row.volume is volume), None)
         if row is None:
             row = CaseRow(f"case{uuid.uuid4().hex[:8]}", volume, None, {})
             rows.append(row)
-        row.segmentation = segmentation or row.segmentation
-        row.segments |= segments or {}
+        if segmentation not in (None, row.segmentation):
+            row.segmentation, row.segments = segmentation, {}
+        row.segments = {**(segments or {}), **row.present}
         self.write(rows)
         return row
 
@@ -92,12 +102,24 @@ class CaseTable:
         """Take a case out of the table; its nodes stay in the scene."""
         self.write([row for row in self.rows() if row.key != key])
 
+    def choose(self, key: str, organ: str, segment: str) -> None:
+        """Say which segment of a case is the new organ with this key; no segment ID takes the choice back."""
+        rows = self.rows()
+        for row in rows:
+            if row.key == key:
+                row.segments = {**row.segments, organ: segment} if segment else _without(row.segments, organ)
+        self.write(rows)
+
     def holdOut(self, key: str, heldOut: bool | None) -> None:
         """Say whether a case is for the check alone; None leaves it to the rule."""
         rows = self.rows()
         for row in rows:
             row.heldOut = heldOut if row.key == key else row.heldOut
         self.write(rows)
+
+
+def _without(segments: dict[str, str], organ: str) -> dict[str, str]:
+    return {key: segment for key, segment in segments.items() if key != organ}
 
 
 def heldOut(rows: list[CaseRow]) -> set[str]:
@@ -108,14 +130,20 @@ def heldOut(rows: list[CaseRow]) -> set[str]:
     return chosen if chosen or not count else set(free[-count:])
 
 
+def annotatedSegments(segmentation: Any) -> dict[str, Any]:
+    """Segments by ID, without those that are context."""
+    segments = segmentation.GetSegmentation()
+    every = {segments.GetNthSegmentID(n): segments.GetNthSegment(n) for n in range(segments.GetNumberOfSegments())}
+    return {key: segment for key, segment in every.items() if not isContext(segment)}
+
+
 def matchSegments(segmentation: Any, organs: list[Organ], terminology: Terminology) -> dict[str, str]:
     """Segment ID of every organ that this segmentation has, by codes or name."""
-    found = {}
-    segments = segmentation.GetSegmentation()
-    for number in range(segments.GetNumberOfSegments()):
-        key = terminology.organOf(segments.GetNthSegment(number)).key
-        if key in {organ.key for organ in organs}:
-            found.setdefault(key, segments.GetNthSegmentID(number))
+    wanted, found = {organ.key for organ in organs}, {}
+    for segmentID, segment in annotatedSegments(segmentation).items():
+        key = terminology.organOf(segment).key
+        if key in wanted:
+            found.setdefault(key, segmentID)
     return found
 
 
@@ -140,7 +168,7 @@ def problems(row: CaseRow, organs: list[Organ]) -> list[str]:
 def _segmentProblems(row: CaseRow, organ: Organ) -> list[str]:
     segmentID = row.present.get(organ.key)
     if segmentID is None:
-        return [_("No segment is chosen for {organ}.").format(organ=organ.name)]
+        return [_("No segment is chosen for {organ}: choose it below, or press Annotate.").format(organ=organ.name)]
     slices = annotatedSlices(row, segmentID)
     if slices is None:
         return [_("The segment of {organ} lies outside '{name}'.").format(organ=organ.name, name=row.name)]
@@ -155,8 +183,8 @@ def _segmentProblems(row: CaseRow, organ: Organ) -> list[str]:
 def annotatedSlices(row: CaseRow, segmentID: str) -> np.ndarray | None:
     """Numbers of the slices that the segment is on; None where it has voxels but none inside the volume."""
     labelmap = row.segmentation.GetBinaryLabelmapInternalRepresentation(segmentID)
-    array = segmentArray(row.segmentation, segmentID, row.volume)
-    slices = np.flatnonzero(array.any(axis=(1, 2)))
+    box, voxels = segmentPart(row.segmentation, segmentID, row.volume)
+    slices = box[0].start + np.flatnonzero(voxels.any(axis=(1, 2)))
     if not len(slices) and labelmap is not None and labelmap.GetNumberOfPoints() and _hasVoxels(row, segmentID):
         return None
     return slices

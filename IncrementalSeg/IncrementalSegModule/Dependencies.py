@@ -24,7 +24,7 @@ from .Process import pythonProgram
 
 TORCH = "torch"
 _LEAST = {TORCH: (2, 4), "monai": (1, 5), "SimpleITK": (2, 4), "scipy": (1, 11), "numpy": (2, 0), "matplotlib": (3, 8)}
-_KEPT = (TORCH, "numpy", "SimpleITK", "scipy")  # what no installation of ours may replace
+_KEPT = (TORCH, "numpy", "SimpleITK", "scipy")  # what no installation of ours may replace where it is new enough
 
 
 def version(name: str) -> str:
@@ -54,9 +54,10 @@ def sentence(names: Iterable[str]) -> str:
 
 
 def constraints(folder: Path) -> Path:
-    """A pip constraints file that pins what is installed, so that no other package can replace it."""
+    """A pip constraints file that pins what is installed and can stay, so that no other package can replace it."""
     path = folder / "constraints.txt"
-    pins = [f"{name}=={version(name).partition('+')[0]}" for name in _KEPT if version(name)]
+    kept = set(_KEPT) - set(missing())
+    pins = [f"{name}=={version(name).partition('+')[0]}" for name in sorted(kept)]
     path.write_text("\n".join(pins) + "\n", encoding="utf-8")
     return path
 

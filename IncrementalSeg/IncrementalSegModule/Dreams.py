@@ -1,4 +1,4 @@
-"""Inversion images: synthetic scans that a model dreams up, as thumbnails and in the scene."""
+"""Inversion images: synthetic scans that a model makes up, as thumbnails and in the scene."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from slicer.i18n import tr as _
 from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.organs import OrganTable
 
-from .Process import QtWorkerProcess, WorkerProcess
+from .Process import CANCELLED, QtWorkerProcess, WorkerProcess
 from .SegmentationIO import segmentationOf
-from .Update import CANCELLED, Progress, lastSentence
+from .Update import Progress, lastSentence
 
-THUMBNAIL = 120  # pixels
+THUMBNAIL = 100  # pixels; three beside each other in the panel
 _WINDOW = (-160.0, 240.0)  # HU
 
 
@@ -50,6 +50,7 @@ class Dreams:
         self.process = process or QtWorkerProcess()
         self.onProgress, self.onChanged = onProgress, onChanged
         self.progress, self.failure = Progress(), ""
+        self.folder = Path()  # the job folder that the images go to
 
     @property
     def running(self) -> bool:
@@ -58,7 +59,7 @@ class Dreams:
 
     def make(self, model: Path, folder: Path, count: int) -> None:
         """Have ``count`` images made of a model, in a new folder below ``folder``."""
-        self.progress, self.failure = Progress(), ""
+        self.progress, self.failure, self.folder = Progress(), "", folder
         number = len(list(folder.glob("inversion*"))) + 1
         out = ["--out", str(folder / f"inversion{number}"), "--count", str(count), "--seed", str(number)]
         self.process.start(["synthesize", "--model", str(model), *out, "--json"], self._heard, self._ended)
@@ -79,8 +80,9 @@ class Dreams:
 
 
 def dreamsIn(folder: Path) -> list[Dream]:
-    """Every inversion image below a job folder."""
-    return [Dream(path) for path in sorted(folder.glob("inversion*/synthetic_*_ct.nii.gz"))]
+    """Every whole inversion image below a job folder: one whose worker was killed may lack its labels."""
+    found = [Dream(path) for path in sorted(folder.glob("inversion*/synthetic_*_ct.nii.gz"))]
+    return [dream for dream in found if dream.labels.exists()]
 
 
 def thumbnail(dream: Dream, organs: OrganTable) -> Any:
@@ -106,9 +108,9 @@ def _pixmap(rgb: np.ndarray) -> Any:
     return pixmap.scaled(THUMBNAIL, THUMBNAIL, qt.Qt.KeepAspectRatio, qt.Qt.SmoothTransformation)
 
 
-def show(dream: Dream, organs: OrganTable, title: str) -> list[Any]:
-    """Load an image and its labels into the scene and the slice views; the answer is both nodes."""
+def load(dream: Dream, organs: OrganTable, title: str) -> list[Any]:
+    """Load an image and its labels into the scene: a volume and a segmentation."""
     name = _("{name} of {title} (no patient)").format(name=dream.name, title=title)
-    volume = slicer.util.loadVolume(str(dream.ct), {"name": name, "show": True})
+    volume = slicer.util.loadVolume(str(dream.ct), {"name": name, "show": False})
     segmentation = segmentationOf(sitk.ReadImage(str(dream.labels)), organs, f"{name}: organs", volume)
     return [volume, segmentation]

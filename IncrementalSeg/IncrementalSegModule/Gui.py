@@ -55,10 +55,20 @@ def saying(what: str) -> Iterator[None]:
         slicer.util.errorDisplay(f"{what}\n\n" + _("A fault of IncrementalSeg: {error}").format(error=repr(error)))
 
 
-def fill(table: Any, head: Sequence[str], rows: Sequence[Sequence[str]], red: Sequence[bool] = ()) -> None:
-    """Show texts in a table that is as high as its rows, up to eight; ``red`` marks rows."""
+def fill(
+    table: Any,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    red: Sequence[bool] = (),
+    tips: Sequence[str] = (),
+) -> None:
+    """Show texts in a table that is as high as its rows, up to eight; ``red`` marks rows, ``tips`` explain titles."""
     table.columnCount = len(head)
     table.setHorizontalHeaderLabels(list(head))
+    table.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)  # or its section would stretch instead
+    table.tabKeyNavigation = False  # the Tab key leads out of a table that nothing is typed into
+    for c, tip in enumerate(tips):
+        table.horizontalHeaderItem(c).setToolTip(tip)
     table.rowCount = len(rows)
     for r, row in enumerate(rows):
         for c, text in enumerate(row):
@@ -70,7 +80,14 @@ def fill(table: Any, head: Sequence[str], rows: Sequence[Sequence[str]], red: Se
     for c in range(len(head)):
         header.setSectionResizeMode(c, qt.QHeaderView.Stretch if c == 0 else qt.QHeaderView.ResizeToContents)
     table.verticalHeader().visible = False
-    table.setFixedHeight(header.sizeHint.height() + 6 + sum(table.rowHeight(r) for r in range(min(len(rows), 8))))
+    fit(table)
+
+
+def fit(table: Any) -> None:
+    """Make rows as high as their texts, and a table as high as its rows, up to eight."""
+    table.resizeRowsToContents()
+    rows = sum(table.rowHeight(r) for r in range(min(table.rowCount, 8)))
+    table.setFixedHeight(table.horizontalHeader().sizeHint.height() + 6 + rows)
 
 
 def choices(selector: Any, texts: Sequence[str], current: int) -> None:

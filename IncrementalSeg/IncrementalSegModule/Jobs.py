@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Any
 
 from slicer.i18n import tr as _
 
-from IncrementalSegLib.errors import InputError
+from IncrementalSegLib.errors import IncrementalSegError, InputError
 from IncrementalSegLib.jobs import Job
 from IncrementalSegLib.lock import locked
 from IncrementalSegLib.organs import OrganTable
@@ -22,6 +23,7 @@ from IncrementalSegLib.storage import write_text
 from .Cases import heldOut
 from .Parameters import Parameters
 from .Paths import jobsFolder
+from .Process import parsedEvent
 from .SegmentationIO import writeCase
 
 
@@ -39,6 +41,36 @@ class JobFolder:
             InputError: ``job.json`` is missing or damaged.
         """
         return Job.load(self.folder)
+
+    @cached_property
+    def problem(self) -> str:
+        """What is damaged in it, empty where nothing is; the folder can then only be deleted."""
+        try:
+            _job, _organs, report = self.job, self.organs, self.report
+        except (IncrementalSegError, OSError, ValueError) as error:
+            return str(error)
+        return _("It has no report.") if self.finished and not isinstance(report, dict) else ""
+
+    @property
+    def organs(self) -> list[str]:
+        """Names of the organs to learn, or their keys where nothing names them."""
+        return OrganTable.from_csv(self.labels).names if self.labels else list(self.job.organs)
+
+    def base(self) -> Path:
+        """The package folder of the model that it grows from.
+
+        Raises:
+            InputError: it was deleted.
+        """
+        folder = (self.folder / self.job.model).resolve()
+        if not folder.is_dir():
+            raise InputError(_("The model that this update grew from was deleted ({folder}).").format(folder=folder))
+        return folder
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it was stopped and can go on."""
+        return not (self.problem or self.finished or self.running)
 
     @property
     def running(self) -> bool:
@@ -69,19 +101,22 @@ class JobFolder:
         """Everything that was reported so far; a line that was cut short is left out."""
         path = self.folder / "events.jsonl"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-        return list(_parsed(lines))
+        return [event for event in map(parsedEvent, lines) if event]
 
     @property
     def sizeMB(self) -> float:
         """Disk space in MB (10^6 bytes)."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()) / 1e6
+        files = (os.path.join(place, name) for place, _folders, names in os.walk(self.folder) for name in names)
+        return sum(map(_size, files)) / 1e6
 
     @property
     def title(self) -> str:
         """Date, organs and state, for a list."""
-        organs = ", ".join(OrganTable.from_csv(self.labels).names) if self.labels else ", ".join(self.job.organs)
+        date, rest = self.folder.name[:13].replace("_", " "), self.folder.name[16:]
+        if self.problem:
+            return f"{date}  {rest}  ({_('being written') if self.running else _('damaged')})"
         state = _("finished") if self.finished else _("running") if self.running else _("stopped")
-        return f"{self.folder.name[:13].replace('_', ' ')}  {organs}  ({state})"
+        return f"{date}  {', '.join(self.organs)}  ({state})"
 
     @property
     def labels(self) -> str:
@@ -100,19 +135,18 @@ class JobFolder:
         shutil.rmtree(self.folder)
 
 
-def _parsed(lines: list[str]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # a worker tidied it away
+        return 0
 
 
 def allJobs() -> list[JobFolder]:
-    """Every job folder of this user, newest first."""
+    """Every job folder of this user, newest first, the damaged ones too."""
     folder = jobsFolder()
     places = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
-    return [JobFolder(place) for place in places if (place / "job.json").exists()]
+    return [JobFolder(place) for place in places if place.is_dir()]
 
 
 def writeJob(parameters: Parameters, breathe: Callable[[], None]) -> JobFolder:
@@ -126,8 +160,9 @@ def writeJob(parameters: Parameters, breathe: Callable[[], None]) -> JobFolder:
         raise InputError(reason)
     folder = _newFolder(parameters)
     try:
-        _writeCases(parameters, folder / "cases", breathe)
-        _job(parameters).save(folder)
+        with locked(folder / ".lock"):  # so that nobody takes it for damaged and deletes it
+            _writeCases(parameters, folder / "cases", breathe)
+            _job(parameters).save(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

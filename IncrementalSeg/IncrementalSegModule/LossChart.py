@@ -39,7 +39,8 @@ def _draw(painter: Any, curves: dict[str, list[tuple[float, float]]], last: floa
     painter.drawLine(_LEFT, _TOP, _LEFT, _TOP + height)
     painter.drawText(2, _TOP + 8, f"{most:.2f}")
     painter.drawText(2, _TOP + height, "0")
-    painter.drawText(_LEFT + width - 60, HEIGHT - 4, f"{last:.0f}")
+    words = _("error while learning, up to step {step}: lower is better").format(step=f"{last:.0f}")
+    painter.drawText(_LEFT, HEIGHT - 4, words)
     legend = _LEFT
     for number, (name, curve) in enumerate(curves.items()):
         color = qt.QColor("black" if name == "total" else _COLORS[number % len(_COLORS)])

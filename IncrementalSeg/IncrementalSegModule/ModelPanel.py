@@ -79,10 +79,19 @@ class ModelPanel:
         path = Path(source)
         package = path.parent if path.name == "checksums.json" else path
         name = ask["text"](_("Name of the model"), package.stem)
-        if name:
-            with saying(_("The model was not imported.")):
-                self.session.models.importFrom(package, name)
+        models = self.session.models
+        with saying(_("The model was not imported.")), models.opened(package) as folder:
+            if name and self._replaces(name, folder):
+                models.library.accept(folder, name)
                 self.session.chooseModel(name)
+
+    def _replaces(self, name: str, package: Path) -> bool:
+        """Whether a package is to become a version of this model: asked where there is one of that name."""
+        models = self.session.models
+        if name not in models.library.names():
+            return True
+        text = _("There is a model '{name}' already. Import this one as its newest version?").format(name=name)
+        return bool(ask["confirm"](" ".join(filter(None, [models.loss(name, package), text]))))
 
     def onExport(self, checked: bool = False) -> None:
         """Write the current model as a zip."""
@@ -101,7 +110,7 @@ class ModelPanel:
         name = self.session.model.name
         if ask["confirm"](_("Delete model '{name}' with all its versions? This cannot be undone.").format(name=name)):
             with saying(_("The model was not deleted.")):
-                self.session.models.library.delete(name)
+                self.session.deleteModel(name)
         self.session.changed()
 
     def onRevert(self, checked: bool = False) -> None:
@@ -124,6 +133,7 @@ class ModelPanel:
             with saying(_("Not everything was installed.")):
                 Dependencies.install(missing)
         self.showEnvironment()
+        self.session.look()
 
     def onCopyReport(self, checked: bool = False) -> None:
         """Put versions and paths on the clipboard."""

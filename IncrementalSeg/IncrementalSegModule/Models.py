@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,23 +79,47 @@ class Models:
 
     def _contents(self, folder: Path) -> Contents | str:
         """A package's description, or what is wrong with it; read again (and verified) only when a file changed."""
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        stamp = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-        if folder not in self._read or self._read[folder][0] != stamp:
-            try:
-                self._read[folder] = stamp, read_contents(folder)
-            except IncrementalSegError as error:
-                self._read[folder] = stamp, str(error)
-        return self._read[folder][1]
+        try:
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            stamp = [(path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+            if folder not in self._read or self._read[folder][0] != stamp:
+                self._read[folder] = stamp, _described(folder)
+            return self._read[folder][1]
+        except OSError as error:  # another Slicer deletes it at this moment
+            return str(error)
 
-    def importFrom(self, source: Path, name: str) -> Path:
-        """A package folder, or the zip of one, as the newest version of a model.
+    def nameOf(self, package: Path) -> str:
+        """The model of the library that a package folder is a version of, also where it was deleted; else empty."""
+        model = package.resolve().parent
+        return model.name if model.parent == (self.library.home / "models").resolve() else ""
+
+    def loss(self, name: str, package: Path) -> str:
+        """Which organs would go from a model if this package became its version in use; empty where none would.
 
         Raises:
-            IncrementalSegError: it is no package, or damaged; the library is as it was.
+            PackageError: the package is damaged.
+        """
+        current, kept = self.named(name), read_contents(package).organs.keys
+        organs = current.contents.organs if current.contents else []
+        gone = [organ.name for organ in organs if organ.key not in kept]
+        if not gone:
+            return ""
+        text = _(
+            "Version {number} of '{name}', now in use, knows organs that this model does not: {organs}. To keep them, "
+            "leave version {number} in use and learn again from it, or give another name."
+        )
+        return text.format(number=current.version, name=name, organs=", ".join(gone))
+
+    @contextmanager
+    def opened(self, source: Path) -> Iterator[Path]:
+        """A package folder, or that of a zip unpacked for a while.
+
+        Raises:
+            InputError: it is neither.
         """
         if source.is_dir():
-            return self.library.accept(source, name)
+            yield source
+            return
         if not zipfile.is_zipfile(source):
             raise InputError(
                 _("{file} is neither a model package nor a zip of one: choose what Export wrote.").format(file=source)
@@ -103,10 +129,17 @@ class Models:
             found = sorted(Path(folder).rglob("checksums.json"))
             if not found:
                 raise InputError(_("{file} holds no model package: choose what Export wrote.").format(file=source))
-            return self.library.accept(found[0].parent, name)
+            yield found[0].parent
 
     @staticmethod
     def exportTo(info: ModelInfo, target: Path) -> Path:
         """The model's package as one zip file."""
         base = str(target)[: -len(".zip")] if target.suffix == ".zip" else str(target)
         return Path(shutil.make_archive(base, "zip", info.folder))
+
+
+def _described(folder: Path) -> Contents | str:
+    try:
+        return read_contents(folder)
+    except IncrementalSegError as error:
+        return str(error)

@@ -46,6 +46,7 @@ class Panel(VTKObservationMixin):
 
     def enter(self) -> None:
         """The user came to this module: annotations may have changed elsewhere."""
+        self.cases.enter()
         self.update.bind(self.session.state)
         self.refresh()
 
@@ -53,8 +54,9 @@ class Panel(VTKObservationMixin):
         """The user went to another module; work goes on."""
 
     def cleanup(self) -> None:
-        """The module is unloaded: the worker stops where it can be resumed."""
+        """The panel goes: the worker stops where it can be resumed."""
         self.removeObservers()
+        self.update.unbind()
         self.session.listeners.remove(self.refresh)
         self.session.watchers.remove(self.watch)
         self.session.update.cancel()

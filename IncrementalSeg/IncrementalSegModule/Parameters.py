@@ -56,6 +56,9 @@ class SceneState:
     job: str  # folder of the update at hand
 
 
+SETTINGS = ("preset", "steps", "lockOldOrgans", "allowOverlap", "learningRate", "patch", "batch", "useGPU")
+
+
 @dataclass(frozen=True)
 class Parameters:
     """One update, asked for in full; `isValid` says what is missing.
@@ -99,7 +102,7 @@ class Parameters:
             if found:
                 return f"{row.name}: {found}"
         if len(heldOut(self.rows)) == len(self.rows):
-            return _("Every case is held out for the check: leave at least one to learn from.")
+            return _("Every case is kept for the check: leave at least one to learn from.")
         return ""
 
 

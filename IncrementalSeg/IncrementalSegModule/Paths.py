@@ -28,6 +28,13 @@ def makeLibraryImportable() -> None:
         )
 
 
+def forgetPanel() -> None:
+    """Have the files of this package read anew by the next import."""
+    package = __name__.partition(".")[0]
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
+
+
 def jobsFolder() -> Path:
     """Where updates keep their files."""
     from IncrementalSegLib.library import default_home

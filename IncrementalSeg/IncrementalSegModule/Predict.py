@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import qt
 import SimpleITK as sitk
 import slicer
 from slicer.i18n import tr as _
@@ -16,24 +17,25 @@ from slicer.i18n import tr as _
 from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.organs import OrganTable
 
-from .Process import QtWorkerProcess, WorkerProcess
-from .SegmentationIO import segmentationOf, writeCase
-from .Update import CANCELLED, Progress, lastSentence
+from .Context import asContext
+from .Process import CANCELLED, QtWorkerProcess, WorkerProcess
+from .SegmentationIO import Steps, segmenting, writeCase
+from .Update import Progress, lastSentence
 
 
 @dataclass
 class Task:
-    """One prediction: which model on which volume, and what is done with the label map's file."""
+    """One prediction: which model on which volume, and the steps that take the label map's file into the scene."""
 
     model: Path
     volume: Any
-    then: Callable[[Path], Any]
+    then: Callable[[Path], Steps]
     result: Any = None
     folder: Path = field(default_factory=Path)
     name: str = ""
 
     def __post_init__(self) -> None:
-        self.name = self.volume.GetName() if self.volume else _("(volume deleted)")
+        self.name = self.name or (self.volume.GetName() if self.volume else _("(volume deleted)"))
 
     @property
     def labelMap(self) -> Path:
@@ -52,12 +54,19 @@ class Predictor:
         self.waiting: list[Task] = []
         self.done: list[Task] = []
         self.current: Task | None = None
+        self._steps: Steps | None = None  # of the current one, once its label map is there
         self.progress, self.failure = Progress(), ""
 
     @property
     def running(self) -> bool:
         """Whether anything is predicted or waits for it."""
         return self.current is not None
+
+    def uses(self, folder: Path) -> bool:
+        """Whether what is predicted or waits needs a model below ``folder``."""
+        return any(
+            task.model.resolve().is_relative_to(folder.resolve()) for task in [self.current, *self.waiting] if task
+        )
 
     @property
     def sentence(self) -> str:
@@ -66,7 +75,7 @@ class Predictor:
             return self.failure
         name = self.current.name
         total = len(self.done) + len(self.waiting) + 1
-        return _("{name} ({number} of {total})").format(name=name, number=len(self.done) + 1, total=total)
+        return _("Segmenting {name} ({number} of {total})").format(name=name, number=len(self.done) + 1, total=total)
 
     def add(self, tasks: list[Task]) -> None:
         """Queue predictions; the first begins at once."""
@@ -80,6 +89,8 @@ class Predictor:
         """Forget what waits and stop what runs; results so far stay."""
         self.waiting.clear()
         self.process.cancel()
+        if self._steps is not None:
+            self._finish()
 
     def _next(self) -> None:
         while self.waiting and self.current is None:
@@ -111,23 +122,49 @@ class Predictor:
         self.onProgress()
 
     def _ended(self, code: int, errors: str) -> None:
-        task, self.current = self.current, None
+        if code == 0:
+            self._steps = self.current.then(self.current.labelMap)
+            self._load()
+            return
+        if code != CANCELLED:
+            self.failure = f"{self.current.name}: {lastSentence(errors) or _('The worker ended unexpectedly.')}"
+        self._finish()
+
+    def _load(self) -> None:
+        """Take the result into the scene, step by step: a whole CT takes seconds, and the GUI lives meanwhile."""
+        task = self.current
+        if self._steps is None:  # cancelled
+            return
+        if task.volume.GetScene() is None:  # the scan was closed meanwhile
+            self._finish()
+            return
         try:
-            if code == 0 and task.volume.GetScene() is not None:  # else the scan was closed meanwhile
-                task.result = task.then(task.labelMap)
-                self.done.append(task)
-            elif code not in (0, CANCELLED):
-                text = lastSentence(errors) or _("The worker ended unexpectedly.")
-                self.failure = f"{task.name}: {text}"
+            next(self._steps)
+        except StopIteration as end:
+            task.result = end.value
+            self.done.append(task)
+            self._finish()
         except Exception as error:
             logging.exception(task.name)
             self.failure = f"{task.name}: {error}"
-        finally:
-            shutil.rmtree(task.folder, ignore_errors=True)
-            self._next()
+            self._finish()
+        else:
+            qt.QTimer.singleShot(0, self._load)
+
+    def _finish(self) -> None:
+        task, self.current, self._steps = self.current, None, None
+        shutil.rmtree(task.folder, ignore_errors=True)
+        self._next()
 
 
-def segmentationTask(model: Path, organs: OrganTable, volume: Any) -> Task:
-    """Predict a volume into a new segmentation, named after both."""
+def segmentationTask(model: Path, organs: OrganTable, volume: Any, context: bool = False) -> Task:
+    """Predict a volume into a new segmentation, named after both, or as context of its annotation."""
     name = _("{volume}: all organs").format(volume=volume.GetName())
-    return Task(model, volume, lambda file: segmentationOf(sitk.ReadImage(str(file)), organs, name, volume))
+
+    def segmented(file: Path) -> Steps:
+        image = sitk.ReadImage(str(file))
+        yield
+        found = yield from segmenting(image, organs, name, volume)
+        return asContext(found, volume) if context else found
+
+    return Task(model, volume, segmented)

@@ -72,13 +72,20 @@ class PredictPanel:
 
     def onThreeD(self, checked: bool = False) -> None:
         """Make surfaces of the last result."""
-        self._shown.CreateClosedSurfaceRepresentation()
-        self._shown.GetDisplayNode().SetVisibility3D(True)
+        surfaces(self._shown)
 
 
 def _isScan(node: Any) -> bool:
     """Whether a volume is a scan: label maps are no scans, and neither are synthetic ones."""
     return node.GetClassName() == "vtkMRMLScalarVolumeNode" and not Shown.has(node)
+
+
+def surfaces(segmentation: Any) -> None:
+    """Show a segmentation in 3D; Slicer stands still while it makes the surfaces, seconds for a whole CT."""
+    with slicer.util.WaitCursor():
+        segmentation.CreateClosedSurfaceRepresentation()
+    segmentation.GetDisplayNode().SetVisibility3D(True)
+    slicer.app.layoutManager().resetThreeDViews()
 
 
 def showVolumes(table: Any, segmentation: Any) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -15,6 +15,7 @@ import qt
 
 from .Paths import libraryFolder
 
+CANCELLED = 130  # exit code of the command line, and of a worker that had to be ended because it did not stop
 GRACE_MS = 8000  # a cancelled worker finishes its training step and writes a checkpoint; then its tree is ended
 
 Event = dict[str, Any]
@@ -30,7 +31,10 @@ class WorkerProcess(Protocol):
     def start(
         self, arguments: Sequence[str], onEvent: Callable[[Event], None], onFinished: Callable[[int, str], None]
     ) -> None:
-        """Run ``python -m IncrementalSegLib ARGUMENTS``; ``onFinished`` gets the exit code and the last of stderr."""
+        """Run ``python -m IncrementalSegLib ARGUMENTS``; ``onFinished`` gets the exit code and the last of stderr.
+
+        The code is `CANCELLED` where the user stopped it, by itself or by force.
+        """
 
     def cancel(self) -> None:
         """Ask it to stop; it is ended when it does not."""
@@ -42,6 +46,7 @@ class QtWorkerProcess:
     def __init__(self) -> None:
         self._process: Any = None
         self._rest, self._errors, self._worker = b"", b"", 0
+        self._cancelled = self._killed = False
 
     @property
     def running(self) -> bool:
@@ -59,6 +64,7 @@ class QtWorkerProcess:
         if self.running:
             raise RuntimeError("this worker is busy")
         self._rest, self._errors, self._worker = b"", b"", 0
+        self._cancelled = self._killed = False
         self._onEvent, self._onFinished = onEvent, onFinished
         self._process = qt.QProcess()
         self._process.setProcessEnvironment(_environment())
@@ -71,24 +77,28 @@ class QtWorkerProcess:
     def cancel(self) -> None:
         """Close the worker's stdin, at which it stops; after `GRACE_MS` end it with its children."""
         if self._process is not None:
-            process = self._process
+            process, self._cancelled = self._process, True
             process.closeWriteChannel()
             qt.QTimer.singleShot(GRACE_MS, lambda: self._end(process))
 
     def _end(self, process: Any) -> None:
         """End the worker, and its launcher: PythonSlicer alone would leave the Python behind it at work."""
         if self._process is process:
-            with contextlib.suppress(OSError):  # it may have ended by itself in between
+            self._killed = True
+            try:
                 if self._worker:
                     os.kill(self._worker, getattr(signal, "SIGKILL", signal.SIGTERM))
-            process.kill()
+            except (OSError, SystemError):  # the second is how Windows' Python may say the first
+                logging.info("Worker %s had ended by itself.", self._worker)
+            finally:
+                process.kill()
 
     def _read(self) -> None:
         if self._process is None:
             return
         *lines, self._rest = (self._rest + self._process.readAllStandardOutput().data()).split(b"\n")
         for line in lines:
-            event = _event(line)
+            event = parsedEvent(line)
             if event is not None and event["event"] == "process":
                 self._worker = int(event["pid"])
             elif event is not None:
@@ -111,7 +121,8 @@ class QtWorkerProcess:
         process, self._process = self._process, None
         process.deleteLater()
         crashed = status is not None and status != qt.QProcess.NormalExit
-        self._onFinished(-1 if crashed else int(code), self._errors.decode("utf-8", "replace").strip())
+        code = CANCELLED if self._cancelled and (crashed or self._killed) else -1 if crashed else int(code)
+        self._onFinished(code, self._errors.decode("utf-8", "replace").strip())
 
 
 def pythonProgram() -> str:
@@ -128,7 +139,8 @@ def _environment() -> Any:
     return environment
 
 
-def _event(line: bytes) -> Event | None:
+def parsedEvent(line: bytes | str) -> Event | None:
+    """The event of a line, None where it holds none or was cut short."""
     try:
         event = json.loads(line)
     except ValueError:

@@ -12,9 +12,9 @@ import SimpleITK as sitk
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.organs import Organ, OrganTable
-from IncrementalSegLib.report import decimals, is_lost, is_not_learned, verdict_sentences
+from IncrementalSegLib.report import decimals, is_annotated, is_lost, is_not_learned, verdict_sentences
 
-from .SegmentationIO import onGridOf, segmentArray, segmentationOf
+from .SegmentationIO import Steps, onGridOf, segmentArray, segmenting, slabs
 from .Terminology import Terminology
 
 BEFORE_ONLY = Organ("Before only", 1, color=(220, 50, 40))
@@ -31,9 +31,21 @@ class MergePolicy(enum.Enum):
     def label(self) -> str:
         """What the list says."""
         return {
-            MergePolicy.EMPTY: _("Fill empty voxels only"),
-            MergePolicy.REPLACE: _("The prediction replaces mine"),
-            MergePolicy.MINE: _("Keep my organs as they are"),
+            MergePolicy.EMPTY: _("Keep mine, fill in around them"),
+            MergePolicy.REPLACE: _("The model's replace mine"),
+            MergePolicy.MINE: _("My organs stay exactly as drawn"),
+        }[self]
+
+    def explanation(self) -> str:
+        """The same in a sentence."""
+        return {
+            MergePolicy.EMPTY: _(
+                "What you drew stays; the model adds to it wherever nothing is drawn, also to the organs that you drew."
+            ),
+            MergePolicy.REPLACE: _("Where the model marks an organ, that counts; what you drew stays elsewhere."),
+            MergePolicy.MINE: _(
+                "The organs that you drew stay as they are, and the model adds only the organs that you did not draw."
+            ),
         }[self]
 
 
@@ -42,6 +54,7 @@ class Row:
     """One organ in the review's table; ``bad`` where an old organ was lost or a new one not learned."""
 
     name: str
+    result: str
     before: str
     after: str
     agreement: str
@@ -56,6 +69,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     return [
         Row(
             organ["name"],
+            _result(organ),
             decimals(organ["dsc_before"]),
             decimals(organ["dsc_after"]),
             decimals(organ["agreement"]),
@@ -66,11 +80,38 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def columns() -> dict[str, str]:
+    """The titles of the table, each with what it means."""
+    dice = _(
+        "Dice score of the {which} model: overlap with the annotation on the held-out scans, from 0 to 1 (full). "
+        "A dash: annotated on none of them, or an organ that this model does not know."
+    )
+    return {
+        _("Organ"): _("The organs of the new model, those that the old one knew first."),
+        _("Result"): _("What the figures beside it come to; the sentences below say why."),
+        _("DSC before"): dice.format(which=_("old")),
+        _("DSC after"): dice.format(which=_("new")),
+        _("Agreement"): _(
+            "Overlap (Dice score) of what the old and the new model mark on the held-out scans. It says how far the "
+            "new model moved from the old one, not how good it is; read it where old organs are not annotated."
+        ),
+    }
+
+
+def _result(organ: Mapping[str, Any]) -> str:
+    """What became of an organ, in a word or two."""
+    if organ["role"] == "new":
+        return _("not learned") if is_not_learned(organ) else _("learned")
+    if is_lost(organ):
+        return _("lost")
+    return _("kept") if is_annotated(organ) or organ["agreement"] is not None else _("not judged")
+
+
 def verdict(report: Mapping[str, Any]) -> str:
     """The report's verdict as advice."""
     return {
         "good": _("Good: the old organs were kept and the new one was learned."),
-        "old organ lost": _("An old organ was lost: look at the red rows before you accept."),
+        "old organ lost": _("An old organ was lost: look at the rows that say “lost” before you accept."),
         "new organ not learned": _("The new organ was not learned well: more or better annotated scans help most."),
     }[report["verdict"]]
 
@@ -95,10 +136,10 @@ def merged(
     return np.where(over > 0, over, under), table
 
 
-def mergedSegmentation(
+def merging(
     volume: Any, prediction: sitk.Image, organs: OrganTable, segmentation: Any, policy: MergePolicy, name: str
-) -> Any:
-    """A new segmentation: the prediction and the segments of ``segmentation``, which is not touched."""
+) -> Steps:
+    """A new segmentation, in steps: the prediction and the segments of ``segmentation``, which is not touched."""
     terminology, mine = Terminology(), {}
     segments = segmentation.GetSegmentation() if segmentation else None
     for number in range(segments.GetNumberOfSegments() if segments else 0):
@@ -106,8 +147,17 @@ def mergedSegmentation(
         first = next((known for known in mine if known.key == organ.key), organ)  # two segments of one organ are one
         voxels = segmentArray(segmentation, segments.GetNthSegmentID(number), volume) > 0
         mine[first] = mine[first] | voxels if first in mine else voxels
-    labels, table = merged(sitk.GetArrayFromImage(prediction), organs, mine, policy)
-    return segmentationOf(onGridOf(volume, labels), table, name, volume)
+        yield
+    predicted = sitk.GetArrayViewFromImage(prediction)
+    largest, table = max((organ.label for organ in organs), default=0) + len(mine), organs
+    labels = np.zeros(predicted.shape, np.uint16 if largest > 255 else np.uint8)
+    for slab in slabs(predicted.shape):
+        own = {organ: voxels[slab] for organ, voxels in mine.items()}
+        labels[slab], table = merged(predicted[slab], organs, own, policy)
+        yield
+    image = onGridOf(volume, labels)
+    yield
+    return (yield from segmenting(image, table, name, volume))
 
 
 def difference(before: np.ndarray, after: np.ndarray, organs: OrganTable) -> np.ndarray:
@@ -116,12 +166,20 @@ def difference(before: np.ndarray, after: np.ndarray, organs: OrganTable) -> np.
     A voxel that went from one organ to another counts as before only.
     """
     old = [organ.label for organ in organs]
-    was, now = np.where(np.isin(before, old), before, 0), np.where(np.isin(after, old), after, 0)
+    kept = np.zeros(1 + max(before.max(), after.max(), *old), np.uint16)  # other organs become background
+    kept[old] = old
+    was, now = kept[before], kept[after]
     changed = was != now
     return np.where(changed & (was > 0), 1, np.where(changed, 2, 0)).astype(np.uint8)
 
 
-def differenceSegmentation(volume: Any, before: sitk.Image, after: sitk.Image, organs: OrganTable, name: str) -> Any:
-    """`difference` as a new segmentation of two segments, red and green."""
-    voxels = difference(sitk.GetArrayViewFromImage(before), sitk.GetArrayViewFromImage(after), organs)
-    return segmentationOf(onGridOf(volume, voxels), OrganTable([BEFORE_ONLY, AFTER_ONLY]), name, volume)
+def differing(volume: Any, before: sitk.Image, after: sitk.Image, organs: OrganTable, name: str) -> Steps:
+    """`difference` as a new segmentation of two segments, red and green, in steps."""
+    was, now = sitk.GetArrayViewFromImage(before), sitk.GetArrayViewFromImage(after)
+    labels = np.zeros(was.shape, np.uint8)
+    for slab in slabs(was.shape):
+        labels[slab] = difference(was[slab], now[slab], organs)
+        yield
+    image = onGridOf(volume, labels)
+    yield
+    return (yield from segmenting(image, OrganTable([BEFORE_ONLY, AFTER_ONLY]), name, volume))

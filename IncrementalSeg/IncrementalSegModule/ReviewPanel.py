@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import qt
@@ -13,12 +14,12 @@ from IncrementalSegLib.models.contents import read_contents
 from IncrementalSegLib.organs import OrganTable
 
 from .Cases import CaseRow
-from .Dreams import THUMBNAIL, Dream, dreamsIn, show, thumbnail
+from .Dreams import THUMBNAIL, Dream, dreamsIn, load, thumbnail
 from .Gui import ask, choices, fill, loadInto, saying
 from .Predict import Task
-from .PredictPanel import showVolumes
-from .Review import MergePolicy, differenceSegmentation, mergedSegmentation, rows, verdict
-from .SegmentationIO import segmentationOf
+from .PredictPanel import showVolumes, surfaces
+from .Review import MergePolicy, columns, differing, merging, rows, verdict
+from .SegmentationIO import Steps, segmenting
 from .Session import Session
 
 
@@ -32,9 +33,13 @@ class ReviewPanel:
         ui.gallery.setIconSize(qt.QSize(THUMBNAIL, THUMBNAIL))
         ui.gallery.setResizeMode(qt.QListView.Adjust)
         ui.gallery.setFixedHeight(2 * THUMBNAIL + 60)
+        ui.gallery.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
         ui.policySelector.addItems([policy.label() for policy in MergePolicy])
+        for number, policy in enumerate(MergePolicy):
+            ui.policySelector.setItemData(number, policy.explanation(), qt.Qt.ToolTipRole)
         ui.dreamButton.connect("clicked(bool)", self.onDream)
         ui.gallery.connect("itemClicked(QListWidgetItem*)", self.onDreamClicked)
+        ui.gallery.connect("itemActivated(QListWidgetItem*)", self.onDreamClicked)  # by the Enter key
         ui.compareButton.connect("clicked(bool)", self.onCompare)
         ui.acceptButton.connect("clicked(bool)", self.onAccept)
         ui.discardButton.connect("clicked(bool)", self.onDiscard)
@@ -57,11 +62,9 @@ class ReviewPanel:
     def _show(self, job: Any) -> None:
         report = job.report if job else None
         shown = rows(report) if report else []
-        head = [_("Organ"), _("DSC before"), _("DSC after"), _("Agreement")]
-        fill(
-            self.ui.organTable, head, [[r.name, r.before, r.after, r.agreement] for r in shown], [r.bad for r in shown]
-        )
-        self.ui.verdictLabel.text = verdict(report) if report else ""
+        cells = [[row.name, row.result, row.before, row.after, row.agreement] for row in shown]
+        fill(self.ui.organTable, list(columns()), cells, [row.bad for row in shown], list(columns().values()))
+        self.ui.verdictLabel.text = f"<b>{verdict(report)}</b>" if report else ""
         self.ui.sentencesLabel.text = "<br>".join(
             f'<span style="color: #be1e1e">{row.sentence}</span>' if row.bad else row.sentence for row in shown
         )
@@ -75,10 +78,11 @@ class ReviewPanel:
         cases = [row.name for row in self._rows]
         choices(self.ui.caseSelector, cases, max(0, min(self.ui.caseSelector.currentIndex, len(cases) - 1)))
         predicting, dreams = self.session.predictor.running, self.session.dreams
-        self.ui.compareButton.enabled = bool(cases) and not predicting
+        self.ui.compareButton.text = _("Cancel") if predicting else _("Compare old and new model")
+        self.ui.compareButton.enabled = predicting or bool(cases)
         self.ui.compareLabel.text = self.session.predictor.sentence
         self.ui.compareLabel.visible = bool(self.session.predictor.sentence)
-        self.ui.dreamButton.text = _("Cancel") if dreams.running else _("Dream up images")
+        self.ui.dreamButton.text = _("Cancel") if dreams.running else _("Make synthetic images")
         self.watch()
         found = dreamsIn(job.folder) if not dreams.running else self._dreams
         if found != self._dreams:
@@ -98,6 +102,10 @@ class ReviewPanel:
     def _organs(job: Any) -> OrganTable:
         return read_contents(job.folder / "model").organs
 
+    @staticmethod
+    def _oldOrgans(job: Any) -> OrganTable:
+        return read_contents(job.base()).organs
+
     def onDream(self, checked: bool = False) -> None:
         """Have the candidate dream, or stop it."""
         if self.session.dreams.running:
@@ -108,59 +116,70 @@ class ReviewPanel:
             self.session.dreams.make(job.folder / "model", job.folder, self.ui.dreamSpinBox.value)
 
     def onDreamClicked(self, item: Any) -> None:
-        """Load the image that was clicked, apart from the user's data."""
-        dream = self._dreams[self.ui.gallery.row(item)]
-        folder = _("Synthetic images (no patient)")
+        """Show the image that was clicked, apart from the user's data; it is loaded once."""
+        dream, shown, job = self._dreams[self.ui.gallery.row(item)], self.session.shown, self.session.state.job
         with saying(_("The image was not loaded.")):
-            for node in show(dream, self._organs(self.session.job), self.session.acceptedName()):
-                self.session.shown.add(node, folder, self.session.state.job)
+            nodes = shown.of(str(dream.ct), job)
+            if len(nodes) != 2:  # never loaded, or the user deleted one of both
+                left, nodes = nodes, load(dream, self._organs(self.session.job), self.session.acceptedName())
+                for node in nodes:
+                    shown.add(node, _("Synthetic images (no patient)"), job, str(dream.ct))
+                for node in left:
+                    slicer.mrmlScene.RemoveNode(node)
+            scan, segmentation = nodes
+            shown.present(scan, [segmentation])
 
     def onCompare(self, checked: bool = False) -> None:
-        """Predict the chosen case with the old and the new model, then show both, their difference and the merge."""
+        """Predict the chosen case with both models and show what they say, the difference and the merge; or cancel."""
+        if self.session.predictor.running:
+            self.session.predictor.cancel()
+            return
         self._maps = {}
         with saying(_("The models were not compared.")):
             job, row = self.session.job, self._rows[self.ui.caseSelector.currentIndex]
-            models = {"before": (job.folder / job.job.model).resolve(), "after": job.folder / "model"}
+            models = {_("old model"): job.base(), _("new model"): job.folder / "model"}
             self.session.predictor.add(
                 [
-                    Task(model, row.volume, lambda path, when=when: self._compared(job, row, when, path))
+                    Task(model, row.volume, partial(self._compared, job, row, when), name=f"{row.name}, {when}")
                     for when, model in models.items()
                 ]
             )
 
-    def _compared(self, job: Any, row: Any, when: str, path: Any) -> None:
+    def _compared(self, job: Any, row: CaseRow, when: str, path: Any) -> Steps:
         """One of the two predictions is there; with both, show them."""
         self._maps[when] = sitk.ReadImage(str(path))
-        if len(self._maps) < 2 or self.session.state.job != str(job.folder):
+        yield
+        if len(self._maps) < 2:
             return
-        volume, folder = row.volume, _("Review of {name}").format(name=row.name)
-        old = read_contents((job.folder / job.job.model).resolve()).organs
-        new, policy = self._organs(job), list(MergePolicy)[self.ui.policySelector.currentIndex]
-        before, after = self._maps["before"], self._maps["after"]
-        merge = mergedSegmentation(
-            volume, after, new, row.segmentation, policy, _("{name}: merged").format(name=row.name)
-        )
-        shown = [
-            segmentationOf(before, old, _("{name}: old model").format(name=row.name), volume),
-            segmentationOf(after, new, _("{name}: new model").format(name=row.name), volume),
-            differenceSegmentation(volume, before, after, old, _("{name}: difference").format(name=row.name)),
-            merge,
-        ]
-        for node in shown:
-            self.session.shown.add(node, folder, str(job.folder))
-            node.GetDisplayNode().SetVisibility(node is merge)
-        slicer.util.setSliceViewerLayers(background=volume, fit=True)
+        folder, old, new = _("Review of {name}").format(name=row.name), self._oldOrgans(job), self._organs(job)
+        before, after = self._maps.values()
+        policy = list(MergePolicy)[self.ui.policySelector.currentIndex]
+        steps = {
+            _("old model"): lambda name: segmenting(before, old, name, row.volume),
+            _("new model"): lambda name: segmenting(after, new, name, row.volume),
+            _("difference"): lambda name: differing(row.volume, before, after, old, name),
+            _("merged"): lambda name: merging(row.volume, after, new, row.segmentation, policy, name),
+        }
+        for what, step in steps.items():
+            node = yield from step(f"{row.name}: {what}")
+            self.session.shown.add(node, folder, str(job.folder), beside=row.volume)
+            node.GetDisplayNode().SetVisibility(False)
+            yield
+        self.session.shown.present(row.volume, [node])
+        yield
+        showVolumes(self.ui.volumeTable, node)
         if self.ui.threeDCheckBox.checked:
-            merge.CreateClosedSurfaceRepresentation()
-        showVolumes(self.ui.volumeTable, merge)
+            surfaces(node)
 
     def onAccept(self, checked: bool = False) -> None:
         """Make the candidate the current version."""
-        report = self.session.job.report
-        if report and report["verdict"] != "good" and not ask["confirm"](verdict(report) + " " + _("Accept anyway?")):
-            return
+        job, name = self.session.job, self.ui.nameEdit.text.strip() or self.session.acceptedName()
         with saying(_("The model was not accepted.")):
-            self.session.accept(self.ui.nameEdit.text.strip())
+            doubts = [] if job.report["verdict"] == "good" else [verdict(job.report)]
+            loss = self.session.models.loss(name, job.folder / "model")
+            doubts += [loss] if loss else []
+            if not doubts or ask["confirm"](" ".join([*doubts, _("Accept anyway?")])):
+                self.session.accept(name, losing=bool(loss))
 
     def onDiscard(self, checked: bool = False) -> None:
         """Leave the candidate; its job folder stays in step 4 until it is deleted there."""

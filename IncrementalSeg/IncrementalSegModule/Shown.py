@@ -6,18 +6,33 @@ from typing import Any
 
 import slicer
 
-_OWNER, _FOLDER = "IncrementalSeg.owner", "IncrementalSeg.folder"
+from .Views import Views
+
+_OWNER, _FOLDER, _SOURCE = "IncrementalSeg.owner", "IncrementalSeg.folder", "IncrementalSeg.source"
 
 
 class Shown:
-    """Nodes under subject-hierarchy folders, marked with the update they belong to, also in a reloaded scene."""
+    """Nodes under subject-hierarchy folders, marked with the update they belong to, also in a reloaded scene.
 
-    def add(self, node: Any, folder: str, owner: str) -> None:
-        """Mark a node as shown for the update ``owner`` and put it into a folder of this name."""
+    What the views showed before the first of them comes back when the last is taken away.
+    """
+
+    def __init__(self) -> None:
+        self._before: Views | None = None
+
+    def add(self, node: Any, folder: str, owner: str, source: str = "", beside: Any = None) -> None:
+        """Mark a node, made of ``source``, as shown for the update ``owner`` and put it into a folder.
+
+        The folder lies where the scan ``beside`` lies, so that DICOM export finds its patient and study.
+        """
+        if self._before is None or not self.nodes():
+            self._before = Views()
         node.SetAttribute(_OWNER, owner)
         node.SetAttribute(_FOLDER, folder)
+        node.SetAttribute(_SOURCE, source)
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-        top = hierarchy.GetSceneItemID()
+        scan = hierarchy.GetItemByDataNode(beside) if beside else 0
+        top = hierarchy.GetItemParent(scan) if scan else hierarchy.GetSceneItemID()
         place = hierarchy.GetItemChildWithName(top, folder) or hierarchy.CreateFolderItem(top, folder)
         item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(place, node)
         hierarchy.SetItemParent(item, place)
@@ -26,6 +41,16 @@ class Shown:
     def has(node: Any) -> bool:
         """Whether a node is ours."""
         return bool(node.GetAttribute(_OWNER))
+
+    def present(self, scan: Any, segmentations: list[Any]) -> None:
+        """Show a scan with these segmentations of ours, and nothing else."""
+        if self._before is None:  # the scene was loaded with what is ours
+            self._before = Views()
+        self._before.show(scan, segmentations, self.nodes())
+
+    def of(self, source: str, owner: str) -> list[Any]:
+        """What was made of a source for an update and is still there."""
+        return [node for node in self.nodes(owner) if node.GetAttribute(_SOURCE) == source]
 
     def nodes(self, owner: str = "") -> list[Any]:
         """Every node that was shown and is still there, of one update or of all."""
@@ -38,15 +63,20 @@ class Shown:
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
         nodes = self.nodes(owner)
         folders = {node.GetAttribute(_FOLDER) for node in nodes}
+        places = {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in nodes}
         for node in nodes:
             slicer.mrmlScene.RemoveNode(node)
-        for folder in folders:
-            item = hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), folder)
-            if item and not hierarchy.GetNumberOfItemChildren(item):
-                hierarchy.RemoveItem(item)
+        for place in places:
+            if hierarchy.GetItemName(place) in folders and not hierarchy.GetNumberOfItemChildren(place):
+                hierarchy.RemoveItem(place)
+        if self._before and not self.nodes():
+            self._before.restore()
+            self._before = None
 
     def keep(self, owner: str) -> None:
-        """What was shown of an update is the user's from now on."""
+        """What was shown of an update is the user's from now on, and the user's own segmentations are shown again."""
         for node in self.nodes(owner):
-            node.RemoveAttribute(_OWNER)
-            node.RemoveAttribute(_FOLDER)
+            for attribute in (_OWNER, _FOLDER, _SOURCE):
+                node.RemoveAttribute(attribute)
+        if self._before:
+            self._before.unhide()

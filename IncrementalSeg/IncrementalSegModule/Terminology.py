@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +19,7 @@ from IncrementalSegLib.organs import Code, Organ, normalise, organ_named
 ANYTHING = "85756007"  # SNOMED CT "Tissue", what Slicer calls a segment that nobody named
 ALTERED = "49755003"  # SNOMED CT "Morphologically Altered Structure": tumours, cysts
 _OFFERED = {ALTERED, ANYTHING, "123037004", "91720002"}  # categories; and anatomical structures, body substances
+_APART = 50  # in RGB, so that two organs beside each other are told apart
 _ALSO_CALLED = {"tumor": "neoplasm", "tumour": "neoplasm"}
 
 
@@ -136,6 +139,17 @@ class Terminology:
                 modifier = slicer.vtkSlicerTerminologyType()
                 self.logic.GetNthTypeModifierInTerminologyType(context, category, kind, which, modifier)
                 yield _entry(context, category, kind, modifier)
+
+
+def distinct(color: tuple[int, int, int], taken: list[tuple[int, int, int]]) -> tuple[int, int, int]:
+    """This colour or, where another organ has nearly the same (stomach and liver do), one of another hue."""
+    hue, light, saturation = colorsys.rgb_to_hls(*(part / 255 for part in color))
+    turned = [colorsys.hls_to_rgb((hue + turn / 12) % 1, light, max(saturation, 0.4)) for turn in range(1, 12)]
+    choices = [color, *(tuple(round(255 * part) for part in one) for one in turned)]
+    apart = [min((math.dist(one, other) for other in taken), default=math.inf) for one in choices]
+    return next(
+        (one for one, far in zip(choices, apart, strict=True) if far > _APART), choices[apart.index(max(apart))]
+    )
 
 
 def _entry(context: str, category: Any, kind: Any, modifier: Any) -> Entry:

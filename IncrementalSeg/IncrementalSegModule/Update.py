@@ -9,9 +9,8 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from .Jobs import JobFolder
-from .Process import QtWorkerProcess, WorkerProcess
+from .Process import CANCELLED, QtWorkerProcess, WorkerProcess
 
-CANCELLED = 130  # exit code of the command line
 _ENDS = {"prepare": (0, 2), "survey": (2, 10), "reshape": (10, 15), "synthesize": (15, 25), "update": (25, 90)}
 _AFTER = (90, 100)  # what follows the training: fusion, the comparison
 
@@ -121,7 +120,7 @@ class Update:
         self.onProgress()
 
     def _ended(self, code: int, errors: str) -> None:
-        if code not in (0, CANCELLED) and not self.cancelling:
+        if code not in (0, CANCELLED):
             self.failure = lastSentence(errors) or _("The worker ended unexpectedly: press Resume to go on.")
         self.cancelling = False
         self.onChanged()

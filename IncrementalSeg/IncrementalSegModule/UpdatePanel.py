@@ -38,12 +38,17 @@ class UpdatePanel:
         """Show the scene's settings in the widgets and keep both alike."""
         if state is self._bound:
             return
-        if self._bound is not None:
-            self._bound.disconnectGui(self._tag)
+        self.unbind()
         named = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
         # connectGui, which reads the same property, gives no tag, and a closed scene's node would go on writing
         self._tag = state.connectParametersToGui({name: widget for name, widget in named.items() if name})
         self._bound = state
+
+    def unbind(self) -> None:
+        """Let go of the scene's settings: the widgets are to show others, or to end."""
+        if self._bound is not None:
+            self._bound.disconnectGui(self._tag)
+            self._bound = None
 
     def refresh(self) -> None:
         """Show what the update does, or what keeps it from starting."""
@@ -53,7 +58,7 @@ class UpdatePanel:
         ui.startButton.enabled = not update.cancelling if update.running else valid and not self.session.preparing
         ui.problemLabel.text = update.failure or reason
         ui.problemLabel.visible = bool(ui.problemLabel.text)
-        ui.estimateLabel.text = self.session.machine.expected(self.session.steps)
+        ui.estimateLabel.text = self.session.expected
         for widget in (ui.presetSelector, ui.advancedSection):
             widget.enabled = not update.running
         self.watch()
@@ -83,6 +88,7 @@ class UpdatePanel:
         self.ui.jobList.clear()
         for job in self._jobs:
             self.ui.jobList.addItem(f"{job.title}, {job.sizeMB:.0f} MB")
+            self.ui.jobList.item(self.ui.jobList.count - 1).setToolTip(job.problem)
         first = 0 if self._jobs else -1
         self.ui.jobList.setCurrentRow(row if 0 <= row < len(self._jobs) else first)
         if self.hasStopped:
@@ -92,7 +98,7 @@ class UpdatePanel:
     @property
     def hasStopped(self) -> bool:
         """Whether an update waits to be resumed."""
-        return any(not job.finished and not job.running for job in self._jobs) and not self.session.update.running
+        return any(job.resumable for job in self._jobs) and not self.session.update.running
 
     @property
     def selected(self) -> JobFolder | None:
@@ -104,8 +110,8 @@ class UpdatePanel:
         """Offer what can be done with the selected job."""
         job, busy = self.selected, self.session.update.running
         free = job is not None and not busy and not job.running
-        self.ui.resumeButton.enabled = free and not job.finished
-        self.ui.openButton.enabled = job is not None and job.finished
+        self.ui.resumeButton.enabled = free and job.resumable
+        self.ui.openButton.enabled = job is not None and job.finished and not job.problem
         self.ui.deleteJobButton.enabled = free
         self.ui.jobFolderButton.enabled = job is not None
 
@@ -140,7 +146,5 @@ class UpdatePanel:
         job = self.selected
         if ask["confirm"](_("Delete this update with its candidate ({size} MB)?").format(size=f"{job.sizeMB:.0f}")):
             with saying(_("The update was not deleted.")):
-                if self.session.state.job == str(job.folder):
-                    self.session.discard()
-                job.delete()
+                self.session.deleteJob(job)
         self.listJobs()

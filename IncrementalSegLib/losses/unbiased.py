@@ -73,11 +73,19 @@ class UnbiasedSegmentationLoss(nn.Module):
         super().__init__()
         self.smooth = smooth
 
-    def forward(self, logits: Tensor | Posterior, target: Tensor, hidden: Tensor, balance: float = 0.0) -> Tensor:
+    def forward(
+        self,
+        logits: Tensor | Posterior,
+        target: Tensor,
+        hidden: Tensor,
+        balance: float = 0.0,
+        pseudo: Tensor | None = None,
+    ) -> Tensor:
         """The loss of logits (B, C, x, y, z), or their posterior, against target (B, x, y, z) with ``hidden`` (B, C).
 
         A share ``balance`` of the cross-entropy is averaged over the annotated classes in the batch instead of over
-        voxels: Dice alone hardly moves an organ whose probability is still near 0.
+        voxels: Dice alone hardly moves an organ whose probability is still near 0. Hidden classes that are ``pseudo``
+        (B, C) have pseudo-labels in the whole scan: the background is none of them (our formulation).
 
         Raises:
             ValueError: shapes that do not belong together.
@@ -87,11 +95,11 @@ class UnbiasedSegmentationLoss(nn.Module):
             raise ValueError(
                 f"logits {tuple(logits.shape)}, target {tuple(target.shape)}, hidden {tuple(hidden.shape)}"
             )
-        posterior = Posterior.of(logits)
+        posterior, folded = Posterior.of(logits), hidden if pseudo is None else hidden & ~pseudo
         counted = target.flatten(1) != IGNORE  #                                                             B,V
         labels = target.flatten(1).where(counted, 0)
         picked = posterior.log_p.gather(1, labels[:, None])[:, 0]  #                                         B,V
-        nll = -torch.where(labels > 0, picked, posterior.background(hidden)) * counted  #                    B,V
+        nll = -torch.where(labels > 0, picked, posterior.background(folded)) * counted  #                    B,V
         where = (labels + classes * torch.arange(samples, device=labels.device)[:, None]).flatten()
         empty = picked.new_zeros(samples * classes)
         errors, overlap, voxels = (

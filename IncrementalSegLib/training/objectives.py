@@ -80,7 +80,7 @@ class IncrementalObjective:
             )
             q = Posterior.of(old_logits)
         target = self._with_pseudo_labels(batch.target, q.p.unflatten(2, batch.target.shape[1:]))
-        parts = {"seg": self.segmentation(posterior, target, self._hidden(batch), balance)}
+        parts = {"seg": self.segmentation(posterior, target, self._hidden(batch), balance, self._surveyed(batch))}
         weight = None
         if self.guidance is not None:
             advice = self.guidance(features, old_features, old_logits, batch.target)
@@ -103,6 +103,12 @@ class IncrementalObjective:
     def _hidden(self, batch: Batch) -> Tensor:
         """Classes (B, C) that an unlabelled voxel may be: what is not annotated, if the strategy knows of it."""
         return ~batch.annotated if self.strategy.unbiased else torch.zeros_like(batch.annotated)
+
+    def _surveyed(self, batch: Batch) -> Tensor:
+        """Classes (B, C) that no unlabelled voxel can be: the old ones in surveyed scans, where the strategy asks."""
+        real = batch.annotated[:, self.old :].any(1, keepdim=True)
+        known = torch.arange(self.classes, device=real.device) < self.old
+        return known & real & self.strategy.sure_background
 
     def _with_pseudo_labels(self, target: Tensor, q: Tensor) -> Tensor:
         if self.strategy.pseudo_labels != "entropy" or self.thresholds is None:

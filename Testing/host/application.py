@@ -16,6 +16,7 @@ import vtk
 from PySide6 import QtCore, QtWidgets
 
 from .files import CoreIOManager
+from .hierarchy import SubjectHierarchy
 from .views import LayoutManager
 from .widgets import qMRMLWidget
 
@@ -35,8 +36,13 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         self.module, self.isEntered = module, False
         self.setLayout(QtWidgets.QVBoxLayout())
         self.setMRMLScene(slicer.mrmlScene)
-        self._self = getattr(sys.modules[module.name], module.name + "Widget")(self)
-        setattr(slicer.modules, module.name + "Widget", self._self)
+        self.reload()
+
+    def reload(self) -> None:
+        """Make the panel by the class that is imported now; who takes the old one away is `slicer.util`."""
+        name = self.module.name + "Widget"
+        self._self = getattr(sys.modules[self.module.name], name)(self)
+        setattr(slicer.modules, name, self._self)
         self._self.setup()
 
     def self(self) -> Any:
@@ -131,8 +137,8 @@ class qSlicerApplication(QtWidgets.QApplication):
         self._add_logic("Terminologies", slicer.vtkSlicerTerminologiesModuleLogic(), _terminologies())
         for name, cls in _LOGICS.items():
             self._add_logic(name, getattr(slicer, cls)())
-        editor = types.SimpleNamespace(name="SegmentEditor", path="", widgetRepresentation=lambda: None)
-        slicer.modules.segmenteditor = editor
+        self._hierarchy = SubjectHierarchy(scene)
+        self.loadScriptedModule(Path(__file__).parent / "modules" / "SegmentEditor.py")
         self._layout = LayoutManager()
 
     def _add_logic(self, name: str, logic: Any, share: str = "") -> None:

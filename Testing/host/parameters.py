@@ -1,14 +1,16 @@
 """``slicer.parameterNodeWrapper`` for the types this project uses, as strict as the application's.
 
-bool, int, float, str, Enum and MRML nodes; a value of another type is refused when it is written. GUI connection by the
-dynamic property ``SlicerParameterName``: a widget of the wrong class, a combo box without choices or a slider without
-range are refused, as there. No lists, packs or unions.
+bool, int, float, str, Enum and MRML nodes; a value of another type is refused when it is written. Wrapping a node
+writes the defaults into it, and a value is kept until the node says that it was modified, both as there. GUI connection
+by the dynamic property ``SlicerParameterName``: a widget of the wrong class, a combo box without choices or a slider
+without range are refused, as there. No lists, packs or unions.
 """
 
 from __future__ import annotations
 
 import enum
 import typing
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,21 +55,20 @@ class _Parameter:
         return issubclass(self.kind, slicer.vtkMRMLNode)
 
     def read(self, node: Any) -> Any:
+        if not node.HasParameter(self.name):
+            self.write(node, self.default)
         if self.is_node:
             return node.GetNodeReference(self.name)
         text = node.GetParameter(self.name)
-        if not text:
-            return self.default
         if issubclass(self.kind, enum.Enum):
             return self.kind[text]
-        return text == "true" if self.kind is bool else self.kind(text)
+        return text == "True" if self.kind is bool else self.kind(text)
 
     def write(self, node: Any, value: Any) -> None:
         self._require(value)
         if self.is_node:
+            node.SetParameter(self.name, "")  # None is a value too
             node.SetNodeReferenceID(self.name, value.GetID() if value else None)
-        elif self.kind is bool:
-            node.SetParameter(self.name, "true" if value else "false")
         else:
             node.SetParameter(self.name, value.name if isinstance(value, enum.Enum) else str(value))
 
@@ -105,8 +106,8 @@ def _empty(kind: type) -> Any:
 
 def _as_property(parameter: _Parameter) -> property:
     return property(
-        lambda self: parameter.read(self.parameterNode),
-        lambda self, value: parameter.write(self.parameterNode, value),
+        lambda self: self._values[parameter.name],
+        lambda self, value: self._write(parameter, value),
     )
 
 
@@ -115,6 +116,20 @@ class _Wrapper:
 
     def __init__(self, parameterNode: Any) -> None:
         self.parameterNode, self._links, self._showing = parameterNode, [], False
+        self._values: dict[str, Any] = {}
+        self._read()
+        this = weakref.ref(self)
+        parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: this() and this()._read())
+
+    def _read(self) -> None:
+        """Look at the node anew; what is not in it is written into it."""
+        for name, parameter in self.allParameters.items():
+            self._values[name] = parameter.read(self.parameterNode)
+
+    def _write(self, parameter: _Parameter, value: Any) -> None:
+        with slicer.util.NodeModify(self.parameterNode):
+            parameter.write(self.parameterNode, value)
+            self._values[parameter.name] = parameter.read(self.parameterNode)
 
     def connectGui(self, gui: Any) -> None:
         """Bind widgets whose property names a parameter; gives no tag, as the application's does not."""
@@ -141,7 +156,7 @@ class _Wrapper:
 
     def _from_gui(self, tag: int, parameter: _Parameter, read: Callable[[], Any]) -> None:
         if not self._showing and self._links[tag]:
-            parameter.write(self.parameterNode, read())
+            self._write(parameter, read())
 
     def _to_gui(self) -> None:
         if self._showing:
@@ -149,7 +164,7 @@ class _Wrapper:
         self._showing = True
         try:
             for parameter, write in (link for links in self._links for link in links):
-                write(parameter.read(self.parameterNode))
+                write(self._values[parameter.name])
         finally:
             self._showing = False
 

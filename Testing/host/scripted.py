@@ -37,15 +37,26 @@ class ScriptedLoadableModuleWidget:
 
     def __init__(self, parent: Any = None) -> None:
         self.moduleName = type(self).__name__.removesuffix("Widget")
-        self.developerMode = False
+        self.developerMode = slicer.util.settingsValue("Developer/DeveloperMode", False, converter=slicer.util.toBool)
         self.parent = parent
         self.layout = parent.layout()
+        slicer.app.moduleManager().connect("moduleAboutToBeUnloaded(QString)", self._onModuleAboutToBeUnloaded)
 
     def resourcePath(self, name: str) -> str:
         return str(Path(slicer.util.modulePath(self.moduleName)).parent / "Resources" / name)
 
+    def _onModuleAboutToBeUnloaded(self, name: str) -> None:
+        if name == self.moduleName:
+            self.cleanup()
+
     def setup(self) -> None:
-        pass
+        if self.developerMode:
+            self.reloadButton = qt.QPushButton("Reload")
+            self.reloadButton.connect("clicked()", self.onReload)
+            self.layout.addWidget(self.reloadButton)
+
+    def onReload(self) -> None:
+        slicer.util.reloadScriptedModule(self.moduleName)
 
     def cleanup(self) -> None:
         pass
@@ -87,7 +98,6 @@ def install() -> None:
     _module("ScriptedLoadableModule", __all__=list(own), **own)
     _module("parameterNodeWrapper", **wrapper)
     _module("i18n", tr=lambda text: text, translate=lambda context, text: text)
-    assert qt
 
 
 def _module(name: str, **members: Any) -> None:

@@ -9,6 +9,7 @@ import sys
 import types
 from typing import Any
 
+import shiboken6
 import slicer
 from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Property, Signal
@@ -124,8 +125,12 @@ class qMRMLNodeComboBox(qMRMLWidget, VTKObservationMixin):
         self.removeObservers()
         super().setMRMLScene(scene)
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent):
-            self.addObserver(scene, event, self.refresh)
+            self.addObserver(scene, event, self._sceneChanged)
         self.refresh()
+
+    def _sceneChanged(self, caller: Any, event: Any) -> None:
+        if shiboken6.isValid(self):  # the application's stops observing when it is destroyed
+            self.refresh()
 
     def nodes(self) -> list[Any]:
         """The scene's nodes of the wanted types, hidden ones left out."""
@@ -136,7 +141,7 @@ class qMRMLNodeComboBox(qMRMLWidget, VTKObservationMixin):
     def _wanted(self, node: Any) -> bool:
         return any(node.GetClassName() == t or (self.showChildNodeTypes and node.IsA(t)) for t in self.nodeTypes)
 
-    def refresh(self, caller: Any = None, event: Any = None) -> None:
+    def refresh(self) -> None:
         nodes = self.nodes()
         ids = [node.GetID() for node in nodes]
         self.combo.clear()

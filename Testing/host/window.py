@@ -51,7 +51,8 @@ def picture(path: Path, panel: Any, size: tuple[int, int] = (1440, 900)) -> None
     whole.fill(QtGui.QColor("white"))
     painter = QtGui.QPainter(whole)
     panel.resize(_PANEL, size[1])
-    slicer.app.processEvents()
+    for _layout in range(5):  # texts that wrap find their height level by level
+        slicer.app.processEvents()
     painter.drawPixmap(0, 0, panel.grab())
     for number, view in enumerate(views):
         view.resize(width - 4, height - 4)

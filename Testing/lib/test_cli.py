@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from helping import SMALL, files
+from packages import small_model
 
 from IncrementalSegLib.cli import main
-from IncrementalSegLib.models.package import load_model
+from IncrementalSegLib.models.package import load_model, save_package
 
 pytestmark = pytest.mark.usefixtures("one_thread", "user")
 COARSE = ["--spacing", "12", "12", "12"]
@@ -104,7 +105,10 @@ def test_the_library_takes_candidates_and_gives_models_by_name(base_job, patient
     accepted = Path(capsys.readouterr().out.strip())
     assert load_model(accepted).organs.names == ["Liver", "Spleen"]
     assert run("predict", "--model", "abdomen", "--ct", patients / "a_ct.nii.gz", "--out", tmp_path / "o.nrrd") == 0
-    assert run("models", "accept", base_job / "model", "abdomen") == 0
+    assert run("models", "accept", base_job / "model", "abdomen") == 2
+    assert "This is version 1 of model 'abdomen' already" in capsys.readouterr().err
+    save_package(small_model(), tmp_path / "second")
+    assert run("models", "accept", tmp_path / "second", "abdomen") == 0
     capsys.readouterr()
     assert run("models", "list") == 0
     assert re.fullmatch(r"abdomen: \d+\.\d MB; v2 in use of v1, v2; .*v0002\n", capsys.readouterr().out)

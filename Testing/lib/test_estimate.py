@@ -74,6 +74,16 @@ def test_the_verb_tells_its_process_and_the_estimate_as_events(tmp_path, worker)
     assert told[1]["seconds_per_step"] > 0
 
 
+def test_without_a_model_the_verb_tells_the_device_and_measures_nothing(worker) -> None:
+    process = worker("estimate", "--json")
+    shown, errors = process.communicate()
+    assert process.returncode == 0, errors
+    told = [json.loads(line) for line in shown.splitlines()]
+    assert [event["event"] for event in told] == ["process", "device", "message"]
+    assert told[1].keys() == {"event", "device", "name", "reason", "free_mb"}
+    assert bool(told[1]["reason"]) == (told[1]["device"] == "cpu")
+
+
 def test_a_program_that_reads_events_stops_the_work_by_closing_the_pipe(tmp_path, worker) -> None:
     import subprocess
 

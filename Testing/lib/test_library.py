@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -202,51 +201,21 @@ def test_what_a_killed_process_left_is_removed_after_a_day_and_not_before(models
     assert models.names() == ["Abdomen"]
 
 
-_ACCEPT = """
-import sys
-from pathlib import Path
-from IncrementalSegLib.library import ModelLibrary
-home, candidate, times = sys.argv[1:]
-models = ModelLibrary(home, verify=lambda package: None)
-print("ready", flush=True)
-sys.stdin.readline()
-for _ in range(int(times)):
+def test_the_same_package_is_not_accepted_twice_also_where_another_version_is_in_use(models, candidate, tmp_path):
+    (candidate / "checksums.json").write_text("{}")
     models.accept(candidate, "Abdomen")
-assert "torch" not in sys.modules
-"""
+    (changed := _package(tmp_path / "changed", "more") / "checksums.json").write_text('{"a": "b"}')
+    models.accept(changed.parent, "Abdomen")
+    with pytest.raises(InputError, match="version 1 of model 'Abdomen' already: it can be made current by revert"):
+        models.accept(candidate, "Abdomen")
+    assert models.versions("Abdomen") == [1, 2] and models.current_version("Abdomen") == 2
+    assert _nothing_half_written(models)
+    assert models.accept(candidate, "Copy").name == "v0001"
 
 
-def test_two_processes_that_accept_at_once_lose_nothing(tmp_path):
-    candidates = [_package(tmp_path / who, weights=who) for who in ("one", "two")]
-    home, times = tmp_path / "home", 20
-    environment = os.environ | {"PYTHONPATH": str(Path(library.__file__).parents[1])}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _ACCEPT, str(home), str(candidate), str(times)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for candidate in candidates
-    ]
-    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 2
-    for worker in workers:
-        worker.stdin.write("go\n")
-        worker.stdin.flush()
-    for worker in workers:
-        worker.communicate(timeout=60)
-    assert [worker.returncode for worker in workers] == [0, 0]
-    models = ModelLibrary(home, verify=_complete)
-    everything = list(range(1, 2 * times + 1))
-    assert models.versions("Abdomen") == everything
-    assert [change.version for change in models.history("Abdomen")] == everything
-    assert models.current_version("Abdomen") == 2 * times
-    weights = [
-        (home / "models" / "Abdomen" / f"v{n:04d}" / "models" / "model.pt").read_text(encoding="utf-8")
-        for n in everything
-    ]
-    assert sorted(weights) == ["one"] * times + ["two"] * times
+def test_the_starter_models_name_is_taken(models, candidate):
+    with pytest.raises(InputError, match="'starter' is the model that comes with"):
+        models.accept(candidate, "starter")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX default folders")

@@ -60,6 +60,16 @@ def test_a_pseudo_label_of_a_hidden_organ_has_a_dice_of_its_own_and_no_share_in_
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_background_of_a_scan_with_pseudo_labels_is_no_old_organ() -> None:
+    logits = logits_of([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]])
+    pseudo = hidden_of(0, 1, classes=3)
+    loss = UnbiasedSegmentationLoss(smooth=1.0)(logits, labels_of(0, 1), hidden_of(1, classes=3), pseudo=pseudo)
+    cross_entropy = -(math.log(0.5) + math.log(0.7)) / 2
+    dice_1 = (2 * 0.7 + 1) / (0.3 + 0.7 + 1 + 1)
+    dice_2 = (0 + 1) / (0.2 + 0.2 + 0 + 1)
+    assert loss.item() == pytest.approx(cross_entropy + (1 - dice_1) + (1 - dice_2), abs=1e-6)
+
+
 def test_the_balanced_share_averages_over_classes_present() -> None:
     logits, labels = random_logits(CLASSES), random_labels(CLASSES).clamp(max=CLASSES - 2)
     hidden = hidden_of(classes=CLASSES, batch=2)

@@ -185,6 +185,22 @@ def test_the_unbiased_loss_does_not_punish_old_organs_on_unlabelled_voxels() -> 
     assert segmentation["fine-tune"][1] > segmentation["fine-tune"][0] + 5
 
 
+def test_the_background_is_no_old_organ_in_scans_that_were_surveyed_and_may_be_one_in_synthetic_ones() -> None:
+    old = teacher()
+    objective, batch = objective_of(strategy_named("full-with-sure-background"), old), batch_of()
+    synthetic = torch.tensor([[True, False, False, False, False]])
+    mixed = replace(batch, annotated=torch.cat([batch.annotated[:1], synthetic]))
+    assert objective._surveyed(mixed).tolist() == [[True, True, True, False, False], [False] * 5]
+    assert not objective_of(STRATEGIES["full"], old)._surveyed(mixed).any()
+    logits = student_of(old)(batch.image).detach()
+    sure = logits + 20 * (torch.arange(CLASSES) == 1)[:, None, None, None]  # an old organ where the survey saw none
+    empty, losses = torch.zeros_like(batch.target), []
+    for this in (batch, replace(batch, annotated=synthetic.expand(2, -1))):
+        folding = objective._hidden(this), 0.0, objective._surveyed(this)
+        losses += [objective.segmentation(z, empty, *folding).item() for z in (logits, sure)]
+    assert losses[1] > losses[0] + 5 and max(losses[2:]) < 1e-6
+
+
 def test_the_default_strategy_shows_the_teacher_unchanged_intensities() -> None:
     seen: list[Tensor] = []
     old, batch = teacher(), batch_of()

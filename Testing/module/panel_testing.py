@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -30,6 +31,17 @@ def material() -> Path:
         cases = ["--cases", str(folder / "patients"), "--organ", *BASE]
         worker("train", *cases, *shape, "--out", str(folder / "base"))
     return _made["folder"]
+
+
+def variant(package: Path, folder: Path) -> Path:
+    """A whole package of the same model that is not the same package."""
+    from IncrementalSegLib.models.contents import checksums
+
+    shutil.copytree(package, folder)
+    history = folder / "history.json"
+    history.write_text(history.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    (folder / "checksums.json").write_text(json.dumps(checksums(folder)), encoding="utf-8")
+    return folder
 
 
 def worker(*arguments: str) -> None:
@@ -75,9 +87,19 @@ class PanelTest(unittest.TestCase):
         shown = slicer.util.errorDisplay
         self.addCleanup(setattr, slicer.util, "errorDisplay", shown)
         slicer.util.errorDisplay = lambda text, **_more: self.errors.append(text)
-        slicer.app.userSettings().remove("IncrementalSeg/machine")
+        self._forgetTheMachine()
         self.addCleanup(self._stopWorkers)
         self.panel.enter()
+
+    def _forgetTheMachine(self) -> None:
+        """What the user measured here is put back when the test is over."""
+        settings, name = slicer.app.userSettings(), "IncrementalSeg/machine"
+        if settings.contains(name):
+            self.addCleanup(settings.setValue, name, settings.value(name))
+        else:
+            self.addCleanup(settings.remove, name)
+        settings.remove(name)
+        self.session.machine.device, self.session.machine.failure = {}, ""
 
     def _restoreHome(self) -> None:
         os.environ.pop("INCREMENTALSEG_HOME", None)
@@ -150,3 +172,15 @@ class PanelTest(unittest.TestCase):
             self.addPatient(name)
         for name, value in QUICK.items():
             setattr(self.session.state, name, value)
+
+
+class CaseTest(PanelTest):
+    """A panel that waits for cases of the stomach."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.ui = self.panel.cases.ui
+        self.chooseOrgan("stomach")
+
+    def state(self, row: int = 0) -> str:
+        return self.ui.caseTable.item(row, 2).text()

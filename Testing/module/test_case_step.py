@@ -6,18 +6,10 @@ import unittest
 
 import numpy as np
 import slicer
-from panel_testing import PATIENTS, PanelTest, material
+from panel_testing import PATIENTS, CaseTest, material
 
 
-class CaseStepTest(PanelTest):
-    def setUp(self) -> None:
-        super().setUp()
-        self.ui = self.panel.cases.ui
-        self.chooseOrgan("stomach")
-
-    def state(self, row: int = 0) -> str:
-        return self.ui.caseTable.item(row, 2).text()
-
+class CaseStepTest(CaseTest):
     def test_a_scan_with_its_annotation_is_ready(self) -> None:
         self.addPatient("anna")
         self.assertTrue(self.state().startswith("Ready"), self.state())
@@ -128,26 +120,79 @@ class CaseStepTest(PanelTest):
         self.assertIn("is annotated with Thyroid", self.errors[0])
         self.assertEqual(self.session.cases.rows(), [])
 
-    def test_annotate_opens_segment_editor_with_everything_prepared(self) -> None:
-        volume, _ = self.loadPatient("anna")
-        slicer.util.selectModule("IncrementalSeg")
-        self.session.addCase(volume)
-        self.ui.caseTable.selectRow(0)
-        self.ui.annotateButton.click()
-        self.assertEqual(self.errors, [])
-        self.assertEqual(slicer.util.selectedModule(), "SegmentEditor")
-        editor = slicer.mrmlScene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
-        segmentation = editor.GetSegmentationNode()
-        self.assertIs(editor.GetSourceVolumeNode(), volume)
-        segment = segmentation.GetSegmentation().GetSegment(editor.GetSelectedSegmentID())
-        self.assertEqual(self.session.terminology.organOf(segment).key, self.session.organs[0].key)
-        role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-        self.assertIs(segmentation.GetNodeReference(role), volume)
-        mask = np.zeros(slicer.util.arrayFromVolume(volume).shape, np.uint8)
-        mask[8:16, 5:12, 5:12] = 1
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, editor.GetSelectedSegmentID(), volume)
-        slicer.util.selectModule("IncrementalSeg")
+    def test_a_segment_of_any_name_is_chosen_by_hand(self) -> None:
+        volume, segmentation = self.loadPatient("anna")
+        segmentation.GetSegmentation().GetSegment("stomach").SetName("Segment_1")
+        segmentation.GetSegmentation().AddEmptySegment("other", "Segment_2")
+        self.session.addCase(volume, segmentation)
+        self.assertIn("choose it below", self.state())
+        offered = [self.ui.segmentSelector.itemText(number) for number in range(self.ui.segmentSelector.count)]
+        self.assertEqual(offered, ["choose …", "Segment_1", "Segment_2"])
+        self.ui.segmentSelector.currentIndex = 1
         self.assertTrue(self.state().startswith("Ready"), self.state())
+        self.assertEqual(self.panel.update.ui.problemLabel.text, "")
+        path = slicer.util.tempDirectory() + "/scene.mrb"
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear()
+        slicer.util.loadScene(path)
+        self.assertTrue(self.state().startswith("Ready"), self.state())
+        self.assertEqual(self.ui.segmentSelector.currentText, "Segment_1")
+        self.ui.segmentSelector.currentIndex = 0
+        self.assertIn("choose it below", self.state())
+
+    def test_a_choice_by_hand_wins_over_a_name_and_stays_when_organs_are_added(self) -> None:
+        volume, segmentation = self.loadPatient("anna")
+        segmentation.GetSegmentation().AddEmptySegment("better", "Segment_2")
+        self.session.addCase(volume, segmentation)
+        self.assertEqual(self.ui.segmentSelector.currentText, "Stomach")
+        self.ui.segmentSelector.currentIndex = 2
+        self.chooseOrgan("gall bladder")
+        self.session.addCase(volume, segmentation)
+        stomach, gallbladder = self.session.organs
+        self.assertEqual(self.session.cases.rows()[0].segments, {stomach.key: "better"})
+        self.ui.organSelector.currentIndex = 1
+        self.ui.segmentSelector.currentIndex = 1
+        self.assertEqual(self.session.cases.rows()[0].segments, {stomach.key: "better", gallbladder.key: "stomach"})
+
+    def test_another_segmentation_of_a_scan_brings_its_own_segments(self) -> None:
+        self.addPatient("anna")
+        row = self.session.cases.rows()[0]
+        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "other")
+        self.session.addCase(row.volume, other)
+        self.assertEqual(self.session.cases.rows()[0].segments, {})
+        self.assertIn("No segment is chosen", self.state())
+
+    def test_the_length_of_a_sagittal_scan_is_measured_from_head_to_foot(self) -> None:
+        volume, segmentation = self.loadPatient("anna")
+        self.session.addCase(volume, segmentation)
+        self.assertNotIn("length only", self.state())
+        toRAS = np.array([[0, 0, 1.0, 0], [1.0, 0, 0, 0], [0, 10.0, 0, 0], [0, 0, 0, 1]])
+        sagittal = slicer.util.addVolumeFromArray(np.full((20, 40, 200), -1000, np.int16), ijkToRAS=toRAS)
+        rows = self.session.cases.rows()
+        rows[0].volume = sagittal  # 20 slices of 1 mm, 400 mm from head to foot
+        from IncrementalSegModule.CaseChecks import unusual
+
+        contents = self.session.model.contents
+        self.assertFalse(any("length only" in text for text in unusual(rows[0], contents)))
+        sagittal.SetSpacing(1.0, 1.0, 10.0)
+        self.assertTrue(any("40 mm of the body's length only" in text for text in unusual(rows[0], contents)))
+
+    def test_a_long_state_can_be_read_whole_at_any_width(self) -> None:
+        volume, segmentation = self.loadPatient("anna")
+        volume.SetSpacing([10.0, 10.0, 25.0])
+        slicer.util.arrayFromVolume(volume)[:] += 1200
+        self.session.addCase(volume, segmentation)
+        table, heights = self.ui.caseTable, []
+        self.addCleanup(table.setMaximumWidth, 16777215)
+        self.addCleanup(table.setMinimumWidth, 0)
+        self.widget.parent.show()
+        for width in (600, 260):
+            table.setFixedWidth(width)
+            slicer.app.processEvents()
+            heights.append(table.rowHeight(0))
+            self.assertGreaterEqual(table.height, table.rowHeight(0))
+        self.assertGreater(heights[1], 1.5 * heights[0])
+        self.assertEqual(table.item(0, 2).toolTip(), self.state())
 
     def test_the_scene_remembers_the_cases(self) -> None:
         self.addPatient("anna")

@@ -31,9 +31,48 @@ class PredictStepTest(PanelTest):
         self.assertIs(node.GetNodeReference(role), self.volume)
         self.assertEqual(self.ui.volumeTable.rowCount, segments.GetNumberOfSegments())
         self.assertGreater(float(self.ui.volumeTable.item(0, 1).text()), 0)
+        for number in range(segments.GetNumberOfSegments()):
+            self.readyForExport(segments.GetNthSegment(number))
         self.ui.threeDButton.click()
+        self.assertTrue(node.GetDisplayNode().GetVisibility3D())
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         self.assertTrue(segments.ContainsRepresentation(name))
+
+    def readyForExport(self, segment) -> None:
+        """DICOM SEG wants codes for what a segment is, and its recommended colour."""
+        organ = self.session.terminology.organOf(segment)
+        self.assertEqual(organ.type.scheme, "SCT")
+        self.assertIsNotNone(organ.category)
+        known = self.session.model.contents.organs.find(organ.key)
+        self.assertEqual([round(255 * part) for part in segment.GetColor()], list(known.color))
+
+    def test_the_result_lies_with_its_scan_in_the_patients_study(self) -> None:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+        patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "Anna")
+        study = hierarchy.CreateStudyItem(patient, "Abdomen 2026")
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(self.volume), study)
+        self.ui.predictButton.click()
+        self.wait(lambda: not self.session.predictor.running)
+        item = hierarchy.GetItemByDataNode(slicer.util.getNode("anna: all organs"))
+        self.assertEqual(hierarchy.GetItemParent(item), study)
+        self.assertEqual(hierarchy.GetItemAncestorAtLevel(item, "Patient"), patient)
+        ours = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "ours")
+        self.session.shown.add(ours, "Review of anna", "job", beside=self.volume)
+        folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(ours))
+        self.assertEqual((hierarchy.GetItemName(folder), hierarchy.GetItemParent(folder)), ("Review of anna", study))
+        self.session.shown.clear("job")
+        self.assertEqual(hierarchy.GetItemChildWithName(study, "Review of anna"), 0)
+        self.assertEqual(hierarchy.GetItemParent(item), study)
+
+    def test_cancel_while_the_result_is_loaded_leaves_nothing_and_the_next_one_works(self) -> None:
+        self.ui.predictButton.click()
+        self.wait(lambda: self.session.predictor._steps is not None)
+        self.ui.predictButton.click()
+        self.assertFalse(self.session.predictor.running)
+        self.assertEqual(slicer.util.getNodes("anna: all organs*"), {})
+        self.ui.predictButton.click()
+        self.wait(lambda: not self.session.predictor.running)
+        self.assertEqual(len(slicer.util.getNodes("anna: all organs*")), 1)
 
     def test_the_segmentation_is_what_the_command_line_predicts_voxel_for_voxel(self) -> None:
         from panel_testing import worker
@@ -113,6 +152,40 @@ class GeometryTest(PanelTest):
         key = OrganTable.from_names(["Liver"]).keys[0]
         np.testing.assert_array_equal(segmentArray(node, key, volume), voxels)
         self.assertAlmostEqual(volumesMl(node)[key], 4 * 5 * 6 * 1.5 * 2 * 3 / 1000, places=5)
+
+    def test_a_liver_left_of_the_spleen_is_pointed_out(self) -> None:
+        from IncrementalSegModule.CaseChecks import sideWarning
+        from IncrementalSegModule.SegmentationIO import imageOf, segmentationOf
+
+        from IncrementalSegLib.organs import OrganTable
+
+        voxels = np.zeros((6, 6, 12), np.uint8)
+        voxels[2:4, 2:4, 1:4], voxels[2:4, 2:4, 8:11] = 1, 2  # the first lies further to the right
+        volume = slicer.util.addVolumeFromArray(voxels, ijkToRAS=np.diag([-1.0, 1.0, 1.0, 1.0]), name="scan")
+        for names, warned in ((["Liver", "Spleen"], False), (["Spleen", "Liver"], True)):
+            node = segmentationOf(imageOf(volume), OrganTable.from_names(names), "organs", volume)
+            self.assertEqual("mirrored" in sideWarning(node), warned, names)
+
+    def test_volumes_are_voxels_times_voxel_volume_and_organs_are_found_in_any_slice(self) -> None:
+        from IncrementalSegModule import SegmentationIO
+        from IncrementalSegModule.PredictPanel import showVolumes
+
+        from IncrementalSegLib.organs import OrganTable
+
+        random, organs = np.random.default_rng(0), OrganTable.from_names(["Liver", "Spleen", "Stomach"])
+        voxels = random.choice([0, 1, 2], p=[0.9, 0.08, 0.02], size=(9, 10, 11)).astype(np.uint8)
+        volume = slicer.util.addVolumeFromArray(voxels, name="thick slices")
+        volume.SetSpacing(0.7, 0.8, 5.0)
+        self.addCleanup(setattr, SegmentationIO, "_SLAB", SegmentationIO._SLAB)
+        SegmentationIO._SLAB = 250  # two slices at a time
+        node = SegmentationIO.segmentationOf(SegmentationIO.imageOf(volume), organs, "organs", volume)
+        showVolumes(self.panel.predict.ui.volumeTable, node)
+        table = self.panel.predict.ui.volumeTable
+        for row, organ in enumerate(list(organs)[:2]):
+            inside = voxels == organ.label
+            np.testing.assert_array_equal(SegmentationIO.segmentArray(node, organ.key, volume), inside)
+            self.assertEqual(table.item(row, 1).text(), f"{inside.sum() * 0.7 * 0.8 * 5.0 / 1000:.1f}")
+        self.assertEqual(node.GetSegmentation().GetNumberOfSegments(), 2, "an organ without voxels has a segment")
 
     def test_a_segment_is_read_as_slicer_reads_it_on_any_grid(self) -> None:
         from IncrementalSegModule.SegmentationIO import segmentArray

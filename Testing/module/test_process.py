@@ -86,6 +86,32 @@ class ProcessTest(unittest.TestCase):
         self.process.cancel()
         self.wait(lambda: self.ended)
         self.wait(lambda: not _alive(pid))
+        self.assertEqual(self.ended, [(130, "")], "the user stopped it: that is no failure")
+
+    @unittest.skipIf(os.name == "nt", "shell scripts")
+    def test_a_launcher_is_ended_also_where_its_worker_cannot_be(self) -> None:
+        self.module.GRACE_MS = 300
+        self.run_('echo "{\\"event\\": \\"process\\", \\"pid\\": 1}"; echo \'{"event": "up"}\'; exec sleep 60')
+        self.wait(lambda: self.events)
+        real, self.tried = os.kill, []
+        self.addCleanup(setattr, os, "kill", real)
+
+        def refused(pid: int, number: int) -> None:
+            self.tried.append(pid)
+            raise SystemError("returned a result with an exception set")
+
+        os.kill = refused
+        self.process.cancel()
+        self.wait(lambda: self.ended)
+        self.assertEqual((self.tried, self.ended), ([1], [(130, "")]))
+
+    @unittest.skipIf(os.name == "nt", "shell scripts")
+    def test_what_goes_wrong_after_cancel_is_told(self) -> None:
+        self.run_("echo '{\"event\": \"up\"}'; cat > /dev/null; echo 'Error: the disk is full.' >&2; exit 4")
+        self.wait(lambda: self.events)
+        self.process.cancel()
+        self.wait(lambda: self.ended)
+        self.assertEqual(self.ended, [(4, "Error: the disk is full.")])
 
     @unittest.skipIf(os.name == "nt", "shell scripts")
     def test_a_worker_that_listens_ends_by_itself_at_cancel(self) -> None:

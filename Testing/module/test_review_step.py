@@ -37,6 +37,33 @@ class ReviewStepTest(PanelTest):
         self.before = self.nodes()
         self.session.review(JobFolder(place))
 
+    def views(self) -> list[object]:
+        """What the slice views show, and where."""
+        layers = [
+            [
+                *(view.GetBackgroundVolumeID(), view.GetForegroundVolumeID(), view.GetLabelVolumeID()),
+                *(view.GetForegroundOpacity(), view.GetLabelOpacity()),
+            ]
+            for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        ]
+        places = [
+            (view.GetFieldOfView(), slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS()).round(6).tolist())
+            for view in slicer.util.getNodesByClass("vtkMRMLSliceNode")
+        ]
+        segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        return [layers, places, {node.GetID(): node.GetDisplayNode().GetVisibility() for node in segmentations}]
+
+    def lookClosely(self) -> list[object]:
+        """Two scans over each other, zoomed in at a place of the user's own."""
+        volume = slicer.util.getNode("anna")
+        other = slicer.util.addVolumeFromArray(np.zeros((4, 4, 4), np.int16), name="other")
+        slicer.util.setSliceViewerLayers(background=other, foreground=volume, foregroundOpacity=0.4, fit=True)
+        red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+        red.SetFieldOfView(70.0, 70.0, 10.0)
+        red.SetSliceOffset(12.0)
+        self.before = self.nodes()
+        return self.views()
+
     def nodes(self) -> dict[str, int]:
         kinds = ("vtkMRMLScalarVolumeNode", "vtkMRMLSegmentationNode", "vtkMRMLTransformNode")
         return {node.GetID(): node.GetMTime() for kind in kinds for node in slicer.util.getNodesByClass(kind)}
@@ -44,13 +71,15 @@ class ReviewStepTest(PanelTest):
     def test_old_organs_of_a_locked_update_are_kept_to_the_digit_and_said_so(self) -> None:
         table = self.ui.organTable
         for row in range(2):
-            self.assertEqual(table.item(row, 1).text(), table.item(row, 2).text())
+            self.assertEqual(table.item(row, 2).text(), table.item(row, 3).text())
         self.assertIn("Liver kept", self.ui.sentencesLabel.text)
 
     def test_old_and_new_model_are_compared_on_a_case(self) -> None:
         self.assertEqual(self.ui.caseSelector.currentText, "anna")
+        views = self.lookClosely()
         self.ui.compareButton.click()
-        self.assertFalse(self.ui.compareButton.enabled)
+        self.assertEqual(self.ui.compareButton.text, "Cancel")
+        self.assertIn("anna, old model", self.ui.compareLabel.text)
         self.wait(lambda: not self.session.predictor.running)
         self.assertEqual((self.errors, self.session.predictor.failure), ([], ""))
         names = sorted(node.GetName() for node in self.session.shown.nodes())
@@ -60,13 +89,60 @@ class ReviewStepTest(PanelTest):
         self.assertIn("Stomach", organs, "the annotation is part of the merge")
         self.assertEqual(self.ui.volumeTable.rowCount, len(organs))
         self.assertEqual({key: self.nodes()[key] for key in self.before}, self.before, "the user's data were touched")
+        shown = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if visible(node)]
+        self.assertEqual(shown, ["anna: merged"])
         self.answers["confirm"] = True
         self.ui.discardButton.click()
         self.assertEqual(self.nodes(), self.before)
+        self.assertEqual(self.views(), views, "the views show something else than before the review")
         self.assertFalse(self.panel.ui.reviewSection.enabled)
         self.assertEqual(self.session.models.library.current_version("Abdomen"), 1)
 
+    def test_what_the_user_looks_at_since_is_left_alone_by_discard(self) -> None:
+        self.showSomething()
+        other = slicer.util.addVolumeFromArray(np.zeros((4, 4, 4), np.int16), name="other")
+        slicer.util.setSliceViewerLayers(background=other, fit=True)
+        views = self.views()[:2]
+        self.session.discard()
+        self.assertEqual(self.views()[:2], views)
+
+    def test_what_the_review_hid_is_shown_again_when_the_model_is_accepted(self) -> None:
+        own = slicer.util.getNode("anna organs")
+        self.showSomething()
+        self.assertFalse(visible(own))
+        self.session.accept("Abdomen")
+        self.assertTrue(visible(own))
+
+    def showSomething(self) -> None:
+        """A segmentation of ours over the patient's scan, as the review shows one."""
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "merged")
+        node.CreateDefaultDisplayNodes()
+        self.session.shown.add(node, "Review of anna", self.session.state.job)
+        self.session.shown.present(slicer.util.getNode("anna"), [node])
+
+    def test_cancel_ends_a_comparison_and_leaves_nothing(self) -> None:
+        self.ui.compareButton.click()
+        self.ui.compareButton.click()
+        self.wait(lambda: not self.session.predictor.running, 60)
+        self.assertEqual(self.session.shown.nodes(), [])
+        self.assertEqual(self.ui.compareButton.text, "Compare old and new model")
+
+    def test_the_table_says_in_words_what_is_red_and_explains_its_titles(self) -> None:
+        from IncrementalSegModule.Review import columns, rows
+
+        table = self.ui.organTable
+        self.assertEqual([table.item(row, 1).text() for row in range(2)], ["kept", "kept"])
+        titles = [table.horizontalHeaderItem(column) for column in range(table.columnCount)]
+        self.assertEqual([title.text() for title in titles], list(columns()))
+        self.assertTrue(all(title.toolTip() for title in titles))
+        report = dict(self.session.job.report)
+        report["organs"] = [{**organ, "dsc_before": 0.9, "dsc_after": 0.2} for organ in report["organs"]]
+        self.assertEqual(
+            [(row.result, row.bad) for row in rows(report)], [("lost", True)] * 2 + [("not learned", True)]
+        )
+
     def test_inversion_images_are_made_shown_and_taken_away_again(self) -> None:
+        views = self.lookClosely()
         self.ui.dreamSpinBox.value = 1
         self.ui.dreamButton.click()
         self.assertEqual(self.ui.dreamButton.text, "Cancel")
@@ -79,8 +155,18 @@ class ReviewStepTest(PanelTest):
         shown = self.session.shown.nodes()
         self.assertEqual(len(shown), 2)
         self.assertTrue(all("no patient" in node.GetName() for node in shown))
+        red = slicer.app.layoutManager().sliceWidget("Red").sliceLogic().GetSliceCompositeNode()
+        self.assertEqual([red.GetBackgroundVolumeID(), red.GetForegroundVolumeID()], [shown[0].GetID(), None])
+        slicer.util.setSliceViewerLayers(background=slicer.util.getNode("anna"))
+        self.panel.review.onDreamClicked(self.ui.gallery.item(0))
+        self.assertEqual(self.session.shown.nodes(), shown, "a second click loads it again")
+        self.assertEqual(red.GetBackgroundVolumeID(), shown[0].GetID())
+        slicer.mrmlScene.RemoveNode(shown[1])
+        self.panel.review.onDreamClicked(self.ui.gallery.item(0))
+        self.assertEqual(len(self.session.shown.nodes()), 2)
         self.session.discard()
         self.assertEqual(self.nodes(), self.before)
+        self.assertEqual(self.views(), views)
 
     def test_what_the_user_put_into_our_folder_survives_discard(self) -> None:
         ours = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "ours")
@@ -105,8 +191,8 @@ class ReviewStepTest(PanelTest):
         self.assertEqual(self.session.acceptedName(), "My model")
 
     def test_two_segments_of_one_organ_are_merged_as_one(self) -> None:
-        from IncrementalSegModule.Review import MergePolicy, mergedSegmentation
-        from IncrementalSegModule.SegmentationIO import labelMapOf
+        from IncrementalSegModule.Review import MergePolicy, merging
+        from IncrementalSegModule.SegmentationIO import finished, labelMapOf
 
         row = self.session.cases.rows()[0]
         copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "twice")
@@ -117,7 +203,7 @@ class ReviewStepTest(PanelTest):
         copy.GetSegmentation().AddSegment(extra, "again")
         organs = self.session.model.contents.organs
         empty = labelMapOf(row.segmentation, {}, row.volume)
-        merged = mergedSegmentation(row.volume, empty, organs, copy, MergePolicy.EMPTY, "merged")
+        merged = finished(merging(row.volume, empty, organs, copy, MergePolicy.EMPTY, "merged"))
         self.assertEqual(merged.GetSegmentation().GetNumberOfSegments(), 1)
 
     def test_discard_asks_first(self) -> None:
@@ -126,7 +212,17 @@ class ReviewStepTest(PanelTest):
         self.assertTrue(self.panel.ui.reviewSection.enabled)
 
 
+def visible(segmentation) -> bool:
+    return bool(segmentation.GetDisplayNode().GetVisibility())
+
+
 class MergeTest(PanelTest):
+    def test_a_new_organ_is_told_apart_from_the_old_ones_by_its_colour(self) -> None:
+        self.chooseOrgan("stomach")  # has nearly the colour of the liver in Slicer's terminology
+        color = np.array(self.session.organs[0].color)
+        for old in self.session.known:
+            self.assertGreater(np.linalg.norm(color - old.color), 50, old.name)
+
     def test_each_policy_does_what_it_says(self) -> None:
         from IncrementalSegModule.Review import MergePolicy, difference, merged
 

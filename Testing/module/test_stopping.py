@@ -105,6 +105,64 @@ class StoppingTest(PanelTest):
         self.assertTrue(self.session.job.running)
         self.assertRaisesRegex(InputError, "running", self.session.job.delete)
 
+    def test_a_new_panel_offers_to_resume_what_was_stopped_and_does(self) -> None:
+        import qt
+        from IncrementalSegModule.Panel import Panel
+        from IncrementalSegModule.Session import Session
+
+        self.startAndLearn()
+        self.session.update.cancel()
+        self.wait(lambda: not self.session.update.running, 20)
+        step = self.session.update.progress.losses[-1][0]
+        slicer.mrmlScene.Clear()
+        window, session = qt.QWidget(), Session(self.logic.getParameterNode, self.session.models)
+        window.setLayout(qt.QVBoxLayout())
+        panel = Panel(window.layout(), self.widget.resourcePath("UI"), session)
+        self.addCleanup(panel.cleanup)
+        ui = panel.update.ui
+        self.assertFalse(panel.ui.updateSection.collapsed)
+        self.assertFalse(ui.jobsSection.collapsed)
+        self.assertIn("stopped", ui.jobList.item(0).text())
+        ui.resumeButton.click()
+        self.assertEqual(self.errors, [])
+        self.wait(lambda: session.update.progress.losses and session.update.progress.losses[-1][0] > step)
+        session.update.cancel()
+        self.wait(lambda: not session.update.running, 20)
+
+    def test_another_model_in_step_1_changes_neither_what_grows_nor_what_is_accepted(self) -> None:
+        self.session.state.steps = 30
+        self.ui.startButton.click()
+        self.panel.model.ui.modelSelector.currentIndex = 1
+        self.assertEqual(self.session.model.name, "starter")
+        self.wait(lambda: not self.session.update.running)
+        self.assertEqual((self.session.update.failure, self.session.model.name), ("", "starter"))
+        shown = self.panel.review.ui.organTable
+        self.assertEqual([shown.item(row, 0).text() for row in range(3)], ["Liver", "Spleen", "Stomach"])
+        self.answers["confirm"] = True
+        self.panel.review.ui.acceptButton.click()
+        self.assertEqual(self.errors, [])
+        self.assertEqual(self.session.models.library.versions("Abdomen"), [1, 2])
+        self.assertEqual(self.session.model.contents.organs.names, ["Liver", "Spleen", "Stomach"])
+
+    def test_an_update_whose_model_is_gone_is_not_resumed(self) -> None:
+        self.startAndLearn()
+        self.session.update.cancel()
+        self.wait(lambda: not self.session.update.running, 20)
+        self.session.models.library.delete("Abdomen")  # as the command line or another Slicer may
+        self.ui.resumeButton.click()
+        self.assertIn("The model that this update grew from was deleted", self.errors[0])
+        self.assertFalse(self.session.update.running)
+
+    def test_a_prediction_that_had_to_be_ended_is_no_failure(self) -> None:
+        from IncrementalSegModule import Process
+
+        self.addCleanup(setattr, Process, "GRACE_MS", Process.GRACE_MS)
+        Process.GRACE_MS = 0
+        self.session.predict([self.loadPatient("carl")[0]])
+        self.session.predictor.cancel()
+        self.wait(lambda: not self.session.predictor.running, 20)
+        self.assertEqual(self.session.predictor.failure, "")
+
     def test_a_job_is_deleted_with_its_folder_after_yes(self) -> None:
         self.startAndLearn()
         self.session.update.cancel()
