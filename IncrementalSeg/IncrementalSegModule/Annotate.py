@@ -13,6 +13,7 @@ from IncrementalSegLib.organs import Organ
 
 from .Cases import CaseRow, matchSegments
 from .Context import contexts, contextVolume
+from .SegmentationIO import segmentsOf
 from .Terminology import Terminology
 
 _EDITOR, _BACK = "SegmentEditor", "IncrementalSegBackButton"
@@ -37,8 +38,8 @@ class EditorVisit:
         """Go there with *Fill between slices* chosen, which fills every visible segment: only these organs' are."""
         wanted = [row.present[key] for key in organs]
         row.segmentation.CreateDefaultDisplayNodes()  # one that a script made may have none
-        segments, display = row.segmentation.GetSegmentation(), row.segmentation.GetDisplayNode()
-        for segmentID in (segments.GetNthSegmentID(number) for number in range(segments.GetNumberOfSegments())):
+        display = row.segmentation.GetDisplayNode()
+        for segmentID in segmentsOf(row.segmentation):
             if segmentID not in wanted and display.GetSegmentVisibility(segmentID):
                 display.SetSegmentVisibility(segmentID, False)
                 self._hidden.append((display, segmentID))

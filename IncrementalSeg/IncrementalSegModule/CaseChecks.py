@@ -15,6 +15,7 @@ from IncrementalSegLib.models.contents import Contents
 from IncrementalSegLib.organs import Organ, organ_named
 
 from .Cases import CaseRow, annotatedSlices, gaps, problems
+from .SegmentationIO import segmentsOf
 from .Terminology import Terminology
 
 _AIR = 25.0  # HU; above the model's window by more than this at its darkest, a scan shows no air
@@ -101,11 +102,10 @@ def _heightMm(volume: Any) -> float:
 def sideWarning(segmentation: Any) -> str:
     """A sentence where the liver was found left of the spleen, which a mirrored scan makes; else empty."""
     terminology, right = Terminology(), {}
-    segments = segmentation.GetSegmentation()
-    for number in range(segments.GetNumberOfSegments()):
+    for segment in segmentsOf(segmentation).values():
         bounds = [0.0] * 6
-        segments.GetNthSegment(number).GetBounds(bounds)
-        right[terminology.organOf(segments.GetNthSegment(number)).key] = sum(bounds[:2])
+        segment.GetBounds(bounds)
+        right[terminology.organOf(segment).key] = sum(bounds[:2])
     liver, spleen = (right.get(organ_named(name).key) for name in ("Liver", "Spleen"))
     if liver is None or spleen is None or liver > spleen:
         return ""

@@ -16,7 +16,7 @@ from IncrementalSegLib.jobs import held_out_count
 from IncrementalSegLib.organs import Organ
 
 from .Context import isContext
-from .SegmentationIO import segmentPart
+from .SegmentationIO import segmentPart, segmentsOf
 from .Terminology import Terminology
 
 FEW_SLICES = 3
@@ -132,9 +132,7 @@ def heldOut(rows: list[CaseRow]) -> set[str]:
 
 def annotatedSegments(segmentation: Any) -> dict[str, Any]:
     """Segments by ID, without those that are context."""
-    segments = segmentation.GetSegmentation()
-    every = {segments.GetNthSegmentID(n): segments.GetNthSegment(n) for n in range(segments.GetNumberOfSegments())}
-    return {key: segment for key, segment in every.items() if not isContext(segment)}
+    return {key: segment for key, segment in segmentsOf(segmentation).items() if not isContext(segment)}
 
 
 def matchSegments(segmentation: Any, organs: list[Organ], terminology: Terminology) -> dict[str, str]:

@@ -59,14 +59,11 @@ class CasesPanel:
             for row, state in zip(cases, states, strict=True)
         ]
         selected = self.ui.caseTable.currentRow()
-        fill(self.ui.caseTable, [_("Scan"), _("Use"), _("State")], lines, [bool(state.problem) for state in states])
-        header = self.ui.caseTable.horizontalHeader()
-        header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(2, qt.QHeaderView.Stretch)
+        head, red = [_("Scan"), _("Use"), _("State")], [bool(state.problem) for state in states]
+        fill(self.ui.caseTable, head, lines, red, wide=2)
         for number, state in enumerate(states):
             self.ui.caseTable.item(number, 1).setToolTip(self.ui.roleSelector.toolTip)
             self.ui.caseTable.item(number, 2).setToolTip(state.text)
-        fit(self.ui.caseTable)
         if 0 <= selected < len(cases):
             self.ui.caseTable.selectRow(selected)
         elif cases:

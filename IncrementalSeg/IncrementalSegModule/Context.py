@@ -7,6 +7,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from .SegmentationIO import segmentsOf
+
 _CONTEXT = "IncrementalSeg.context"  # attribute of the segmentation, and tag of every segment, which a copy keeps
 _FAINT = 0.15  # opacity; an annotation's is 0.5
 
@@ -18,9 +20,8 @@ def asContext(segmentation: Any, volume: Any) -> Any:
             slicer.mrmlScene.RemoveNode(older)
     segmentation.SetName(_("{volume}: old organs (context)").format(volume=volume.GetName()))
     segmentation.SetAttribute(_CONTEXT, "1")
-    segments = segmentation.GetSegmentation()
-    for number in range(segments.GetNumberOfSegments()):
-        segments.GetNthSegment(number).SetTag(_CONTEXT, "1")
+    for segment in segmentsOf(segmentation).values():
+        segment.SetTag(_CONTEXT, "1")
     segmentation.GetDisplayNode().SetOpacity2DFill(_FAINT)
     segmentation.GetDisplayNode().SetOpacity3D(_FAINT)
     return segmentation

@@ -61,8 +61,12 @@ def fill(
     rows: Sequence[Sequence[str]],
     red: Sequence[bool] = (),
     tips: Sequence[str] = (),
+    wide: int = 0,
 ) -> None:
-    """Show texts in a table that is as high as its rows, up to eight; ``red`` marks rows, ``tips`` explain titles."""
+    """Show texts in a table that is as high as its rows, up to eight.
+
+    ``red`` marks rows, ``tips`` explain titles, ``wide`` is the column that takes the width the others leave.
+    """
     table.columnCount = len(head)
     table.setHorizontalHeaderLabels(list(head))
     table.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)  # or its section would stretch instead
@@ -78,7 +82,7 @@ def fill(
             table.setItem(r, c, item)
     header = table.horizontalHeader()
     for c in range(len(head)):
-        header.setSectionResizeMode(c, qt.QHeaderView.Stretch if c == 0 else qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(c, qt.QHeaderView.Stretch if c == wide else qt.QHeaderView.ResizeToContents)
     table.verticalHeader().visible = False
     fit(table)
 

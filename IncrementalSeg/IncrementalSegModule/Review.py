@@ -14,7 +14,7 @@ from slicer.i18n import tr as _
 from IncrementalSegLib.organs import Organ, OrganTable
 from IncrementalSegLib.report import decimals, is_annotated, is_lost, is_not_learned, verdict_sentences
 
-from .SegmentationIO import Steps, onGridOf, segmentArray, segmenting, slabs
+from .SegmentationIO import Steps, onGridOf, segmentArray, segmenting, segmentsOf, slabs
 from .Terminology import Terminology
 
 BEFORE_ONLY = Organ("Before only", 1, color=(220, 50, 40))
@@ -141,11 +141,10 @@ def merging(
 ) -> Steps:
     """A new segmentation, in steps: the prediction and the segments of ``segmentation``, which is not touched."""
     terminology, mine = Terminology(), {}
-    segments = segmentation.GetSegmentation() if segmentation else None
-    for number in range(segments.GetNumberOfSegments() if segments else 0):
-        organ = terminology.organOf(segments.GetNthSegment(number))
+    for segmentID, segment in (segmentsOf(segmentation) if segmentation else {}).items():
+        organ = terminology.organOf(segment)
         first = next((known for known in mine if known.key == organ.key), organ)  # two segments of one organ are one
-        voxels = segmentArray(segmentation, segments.GetNthSegmentID(number), volume) > 0
+        voxels = segmentArray(segmentation, segmentID, volume) > 0
         mine[first] = mine[first] | voxels if first in mine else voxels
         yield
     predicted = sitk.GetArrayViewFromImage(prediction)

@@ -35,6 +35,12 @@ def labelMapOf(segmentationNode: Any, segments: Mapping[int, str], volumeNode: A
     return onGridOf(volumeNode, labels)
 
 
+def segmentsOf(segmentationNode: Any) -> dict[str, Any]:
+    """Every segment by its ID, in their order."""
+    segments = segmentationNode.GetSegmentation()
+    return {segments.GetNthSegmentID(n): segments.GetNthSegment(n) for n in range(segments.GetNumberOfSegments())}
+
+
 def segmentArray(segmentationNode: Any, segmentID: str, volumeNode: Any) -> np.ndarray:
     """One segment on the volume's grid, (slices, rows, columns), 0 or 1; the node is not changed."""
     found = np.zeros(slicer.util.arrayFromVolume(volumeNode).shape, np.uint8)
@@ -204,13 +210,10 @@ def _matrix(image: sitk.Image, first: Sequence[int]) -> Any:
 def volumesMl(node: Any) -> dict[str, float]:
     """Volume of every segment in mL, by segment ID, counted in its own voxels."""
     found = {}
-    segmentation = node.GetSegmentation()
-    for number in range(segmentation.GetNumberOfSegments()):
-        segmentID = segmentation.GetNthSegmentID(number)
+    for segmentID, segment in segmentsOf(node).items():
         labelmap = node.GetBinaryLabelmapInternalRepresentation(segmentID)
         voxels = np.count_nonzero(
-            numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars())
-            == segmentation.GetSegment(segmentID).GetLabelValue()
+            numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars()) == segment.GetLabelValue()
         )
         found[segmentID] = voxels * float(np.prod(labelmap.GetSpacing())) / 1000.0
     return found

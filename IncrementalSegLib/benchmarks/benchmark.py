@@ -87,7 +87,7 @@ def _benchmark(options: argparse.Namespace, protocol: Protocol, seed: int) -> Be
     base = TrainingConfig(
         steps=options.base_steps, learning_rate=options.base_learning_rate, seed=seed, device=options.device
     )
-    step = replace(base, steps=options.steps, learning_rate=options.learning_rate)
+    step = replace(base, steps=options.steps, learning_rate=options.learning_rate, head_rate=STEP_TRAINING.head_rate)
     spec, preprocessing = NetworkSpec.preset(options.network), Preprocessing((options.spacing,) * 3)
     folders = _folders(options.cases, protocol)
     where = (protocol, folders, options.split, options.out)

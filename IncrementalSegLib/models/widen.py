@@ -11,26 +11,19 @@ from torch import Tensor, nn
 from ..errors import PackageError
 
 
-def widen(
-    build: Callable[[int], nn.Module], state: Mapping[str, Tensor], old: int, new: int, odds: float = 1.0
-) -> nn.Module:
+def widen(build: Callable[[int], nn.Module], state: Mapping[str, Tensor], old: int, new: int) -> nn.Module:
     """The network with ``new`` classes that computes what the one with ``old`` classes did.
 
     Every tensor whose shape depends on the number of classes is found by comparison; the overlap is copied, old outputs
-    get zero weight from new inputs, new outputs copy the background's row, and the background's bias is divided among
-    them: every new output begins with ``odds`` times the probability of the background. Organ logits then are identical
-    and ``softmax`` folded over background and new classes equals the old one (method §1; our formulation).
-
-    Odds of 1 split the background evenly (MiB, Cermelli et al. 2020, §3.3). Then it begins at a fraction of what it was
-    and old organs win where they were not predicted, until training mends that; small odds leave it whole, as the prior
-    of the focal loss does (Lin et al. 2017, §4.1).
+    get zero weight from new inputs, new outputs copy the background's row, and the biases of background and new outputs
+    become ``b_bg - log(N + 1)``. Organ logits then are identical and ``softmax`` folded over background and new classes
+    equals the old one (method §1; our formulation, the background split as in MiB, Cermelli et al. 2020, §3.3).
 
     Args:
         build: makes the network for a number of classes (background included).
         state: state dict of the old network.
         old: its number of classes.
         new: wanted number of classes, ``new > old``.
-        odds: above 0.
 
     Raises:
         PackageError: the state does not belong to the network, or the head has no bias.
@@ -49,8 +42,8 @@ def widen(
         target[key] = _grow(state[key], target[key].shape, axis) if key in grown else state[key].clone()
     for key in _head_biases({key: narrow[key] for key in grown}, target):
         bias = target[key]
-        bias[0] -= math.log1p((new - old) * odds)
-        bias[old:] = bias[0] + math.log(odds)
+        bias[0] -= math.log(new - old + 1)
+        bias[old:] = bias[0]
     network.load_state_dict(target)
     return network
 

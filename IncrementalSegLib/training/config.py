@@ -38,13 +38,16 @@ class TrainingConfig:
     """Length and shape of a run.
 
     The budget of a run is ``steps × batch × voxels of a patch``. ``precision`` is ``float32``, ``bfloat16``,
-    ``float16`` (GPU only) or ``auto``: float16 on a GPU, bfloat16 on CPUs that compute it natively.
+    ``float16`` (GPU only) or ``auto``: float16 on a GPU, bfloat16 on CPUs that compute it natively. ``head_rate``: the
+    head's learning rate against the other layers'. After an organ was added its biases have a way to go: the background
+    begins at a fraction of its probability, and Adam moves no weight faster than the rate (our formulation).
     """
 
     steps: int = 1000
     batch: int = 2
     patch: tuple[int, int, int] = (64, 64, 64)
     learning_rate: float = 3e-3
+    head_rate: float = 1.0
     weight_decay: float = 1e-2
     warmup: float = 0.1
     clip_norm: float = 12.0
@@ -62,10 +65,10 @@ class TrainingConfig:
                 f"steps {self.steps}, batch {self.batch}, patch {self.patch}: ask for 1 step, 1 patch, 32 voxels or "
                 "more."
             )
-        if self.seed < 0 or not self.learning_rate > 0 or self.precision not in PRECISIONS:
+        if self.seed < 0 or not min(self.learning_rate, self.head_rate) > 0 or self.precision not in PRECISIONS:
             raise InputError(
-                f"seed {self.seed}, learning rate {self.learning_rate}, precision {self.precision}: ask for a seed of "
-                f"0 or more, a rate above 0, and {', '.join(PRECISIONS)}."
+                f"seed {self.seed}, learning rate {self.learning_rate} (head: times {self.head_rate}), precision "
+                f"{self.precision}: ask for a seed of 0 or more, rates above 0, and {', '.join(PRECISIONS)}."
             )
 
     def with_settings(self, content: dict[str, Any]) -> TrainingConfig:
@@ -87,4 +90,4 @@ def _tuples(content: dict[str, Any]) -> dict[str, Any]:
 
 # What the benchmark on real CT was run with.
 BASE_TRAINING = TrainingConfig(steps=4500)
-STEP_TRAINING = TrainingConfig(steps=2500, learning_rate=2e-3)
+STEP_TRAINING = TrainingConfig(steps=2500, learning_rate=2e-3, head_rate=10.0)

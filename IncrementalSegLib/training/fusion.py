@@ -21,15 +21,14 @@ from ..inference import predict_label_map
 from ..models.networks import build_network
 from ..models.package import Model
 from ..volumes import to_array
-from .strategies import Strategy
 
 
-def fuse(parent: Model, updated: Model, share: float, odds: float = 1.0) -> dict[str, Tensor]:
+def fuse(parent: Model, updated: Model, share: float) -> dict[str, Tensor]:
     """State dict ``(1 - share) · parent + share · updated``; what the parent lacks stays as trained (method §1).
 
-    The parent counts as it was at the start of the step, widened with these ``odds`` (see `widen`).
+    The parent counts as it was widened at the start of the step, with the background's bias split.
     """
-    narrow, start = parent.network.state_dict(), parent.widened(updated.classes, odds).state_dict()
+    narrow, start = parent.network.state_dict(), parent.widened(updated.classes).state_dict()
     state = {}
     for key, tensor in updated.network.state_dict().items():
         state[key] = tensor.to("cpu", copy=True)
@@ -40,11 +39,11 @@ def fuse(parent: Model, updated: Model, share: float, odds: float = 1.0) -> dict
 
 
 def fused(
-    parent: Model, updated: Model, strategy: Strategy, heldout: Sequence[Case], device: torch.device, reporter: Reporter
+    parent: Model, updated: Model, share: float, heldout: Sequence[Case], device: torch.device, reporter: Reporter
 ) -> Model:
     """The average; ``updated`` itself where new-organ DSC and old-organ agreement on held-out cases fall by it."""
     network = build_network(updated.spec, updated.classes)
-    network.load_state_dict(fuse(parent, updated, strategy.fusion, strategy.odds))
+    network.load_state_dict(fuse(parent, updated, share))
     average, kept = replace(updated, network=network.eval()), True
     if heldout:
         before, after = (_merit(parent, model, heldout, device, reporter) for model in (updated, average))
@@ -52,7 +51,7 @@ def fused(
         reporter.message(
             f"Weight fusion {'kept' if kept else 'not kept'}: hold-out {before:.3f} without, {after:.3f} with."
         )
-    record = {**updated.history[-1], "fusion": strategy.fusion if kept else None}
+    record = {**updated.history[-1], "fusion": share if kept else None}
     return replace(average if kept else updated, history=(*updated.history[:-1], record))
 
 

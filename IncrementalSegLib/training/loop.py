@@ -59,9 +59,7 @@ def fit(
     place(network, device).train()
     if frozen_statistics:
         freeze_statistics(network)
-    optimizer = torch.optim.AdamW(
-        filter(_learns, network.parameters()), config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = _optimizer(network, config)
     precision = Precision(config.precision, device)
     state = _State(network, optimizer, precision.scaler, carried or nn.Module(), checkpoint, config.patch)
     state.restore()
@@ -93,8 +91,15 @@ def fit(
     state.save()
 
 
-def _learns(parameter: nn.Parameter) -> bool:
-    return parameter.requires_grad
+def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW on all that learns; the head has a group of its own, whose rate is ``head_rate`` times the other's."""
+    head = {*network.get_submodule("head").parameters()} if isinstance(network, nn.Sequential) else set()
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [parameter for parameter in learning if (parameter in head) == inside], "factor": factor}
+        for inside, factor in ((False, 1.0), (True, config.head_rate))
+    ]
+    return torch.optim.AdamW(groups, config.learning_rate, weight_decay=config.weight_decay)
 
 
 def _step(
@@ -108,7 +113,7 @@ def _step(
 ) -> dict[str, float]:
     torch.manual_seed(config.seed * 1_000_003 + step)
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, step)
+        group["lr"] = group["factor"] * learning_rate(config, step)
     with precision.autocast():
         parts = objective(network, batch, step / config.steps)
     total = torch.stack(list(parts.values())).sum()

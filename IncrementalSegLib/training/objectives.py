@@ -105,10 +105,10 @@ class IncrementalObjective:
         return ~batch.annotated if self.strategy.unbiased else torch.zeros_like(batch.annotated)
 
     def _surveyed(self, batch: Batch) -> Tensor:
-        """Classes (B, C) that no unlabelled voxel can be: the old ones in surveyed scans, where the strategy asks."""
+        """Classes (B, C) that no unlabelled voxel can be: the old ones in scans (not synthetic) that were surveyed."""
         real = batch.annotated[:, self.old :].any(1, keepdim=True)
         known = torch.arange(self.classes, device=real.device) < self.old
-        return known & real & self.strategy.sure_background
+        return known & real & (self.strategy.pseudo_labels == "survey")
 
     def _with_pseudo_labels(self, target: Tensor, q: Tensor) -> Tensor:
         if self.strategy.pseudo_labels != "entropy" or self.thresholds is None:

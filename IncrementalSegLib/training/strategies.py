@@ -16,10 +16,10 @@ class Strategy:
     ``pooled``: weights of LwF's, ILT's encoder, the unbiased and PLOP's feature distillation. ``label_guided``: the
     teacher has no say where a new organ is annotated. ``region``: PGCD's weights per voxel in the unbiased
     distillation; ``channel``: weight of its calibrated feature distillation. ``to_global``, ``to_old_local``: weights
-    of DAPD's alignments. ``pseudo_labels``: ``survey`` (what the old model sees in the whole scan, ours) or ``entropy``
-    (PLOP's, patch by patch); ``sure_background``: where the survey saw no old organ there is none. ``balance``: share
-    of the cross-entropy that stays averaged over annotated classes to the end, in favour of small new organs.
-    ``from_background``: new head rows start from the background, each with ``odds`` times its probability.
+    of DAPD's alignments. ``pseudo_labels``: ``survey`` (what the old model sees in the whole scan is an old organ, the
+    rest is none, ours) or ``entropy`` (PLOP's, patch by patch). ``balance``: share of the cross-entropy that stays
+    averaged over annotated classes to the end, in favour of small new organs.
+    ``from_background``: new head rows start from the background.
     ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: share of the updated weights in an average with the
     old ones. ``clean_teacher``: the teacher sees patches with unchanged intensities. ``replay``: share of the patches
     that are cut from synthetic volumes of the old model (MOSInversion), ``recipes`` how these are made; they show the
@@ -41,10 +41,8 @@ class Strategy:
     to_old_local: float = 0.0
     pooled: float = 0.0
     pseudo_labels: Literal["", "survey", "entropy"] = ""
-    sure_background: bool = False
     balance: float = 0.0
     from_background: bool = True
-    odds: float = 1.0
     frozen_statistics: bool = True
     clean_teacher: bool = False
     fusion: float = 0.0
@@ -129,8 +127,6 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "local-to-old-local": ({"to_old_local": 0.0}, {"to_old_local": 0.1}),
     "pseudo-labels": ({"pseudo_labels": ""}, {"pseudo_labels": "survey"}),
     "fusion": ({"fusion": 0.0}, {"fusion": 0.9}),
-    "sure-background": ({"sure_background": False}, {"sure_background": True}),
-    "small-odds": ({"odds": 1.0}, {"odds": 0.02}),
 }
 _PROTOTYPES = ("region", "channel", "local-to-global", "local-to-old-local")
 PARTS["prototypes"] = (

@@ -69,7 +69,7 @@ def update_model(
     updated = with_pieces(updated, material.cases, workspace.reporter)
     if strategy.fusion:
         device = device_named(config.device)
-        updated = fused(model, updated, strategy, heldout, device, workspace.reporter)
+        updated = fused(model, updated, strategy.fusion, heldout, device, workspace.reporter)
     return _remembering(model, updated, material, trained, config, workspace)
 
 
@@ -146,7 +146,7 @@ def _student(model: Model, organs: OrganTable, strategy: Strategy) -> Model:
     """The model as the step starts: widened, or with a branch beside the old network."""
     if strategy.lock:
         return replace(model.with_branch(len(organs) - len(model.organs)), organs=organs, hash="")
-    network = model.widened(len(organs) + 1, strategy.odds)
+    network = model.widened(len(organs) + 1)
     if not strategy.from_background:
         _restart_new_rows(network, model)
     return replace(model, network=network, organs=organs, hash="")

@@ -22,7 +22,7 @@ from IncrementalSegLib.training import fusion, update
 from IncrementalSegLib.training.config import TrainingConfig
 from IncrementalSegLib.training.fusion import fuse
 from IncrementalSegLib.training.fusion import fused as fused_with
-from IncrementalSegLib.training.strategies import STRATEGIES, Strategy
+from IncrementalSegLib.training.strategies import STRATEGIES
 from IncrementalSegLib.training.update import update_model
 from IncrementalSegLib.training.workspace import Workspace
 from IncrementalSegLib.volumes import Preprocessing, to_array
@@ -34,7 +34,6 @@ SPEC = NetworkSpec(
     "UNet", {"spatial_dims": 3, "channels": [4, 8], "strides": [2], "num_res_units": 0, "norm": "batch"}, 4
 )
 OLD, CLASSES, SHARE = 3, 5, 0.85
-FUSING = Strategy("fusing", "", fusion=SHARE, odds=0.1)
 ORGANS = OrganTable.from_names(["Liver", "Spleen", "Pancreas", "Aorta"])
 
 
@@ -101,13 +100,13 @@ def judged(monkeypatch: pytest.MonkeyPatch, without: float, fused: float) -> tup
     monkeypatch.setattr(fusion, "_merit", merit)
     reporter = Reporter(lambda event: texts.append(event["text"]))
     case = Case("held out", Path("absent"))
-    return parent, updated, fused_with(parent, updated, FUSING, [case], CPU, reporter), texts
+    return parent, updated, fused_with(parent, updated, SHARE, [case], CPU, reporter), texts
 
 
 def test_a_better_average_is_kept_and_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     parent, updated, result, texts = judged(monkeypatch, 0.8, 0.81)
     share, before = SHARE, parent.network.state_dict()
-    start = widen(lambda n: build_network(SPEC, n), before, OLD, CLASSES, FUSING.odds).state_dict()
+    start = widen(lambda n: build_network(SPEC, n), before, OLD, CLASSES).state_dict()
     after, fused = updated.network.state_dict(), result.network.state_dict()
     for key in ("head.weight", "head.bias"):
         assert torch.allclose(fused[key][:OLD], (1 - share) * start[key][:OLD] + share * after[key][:OLD])
@@ -128,18 +127,17 @@ def test_an_average_that_is_not_better_is_dropped_and_said(monkeypatch: pytest.M
 
 def test_without_a_hold_out_the_average_is_taken() -> None:
     parent, updated = pair()
-    result = fused_with(parent, updated, FUSING, [], CPU, Reporter())
-    wanted = fuse(parent, updated, SHARE, FUSING.odds)
+    result = fused_with(parent, updated, SHARE, [], CPU, Reporter())
+    wanted = fuse(parent, updated, SHARE)
     assert all(torch.equal(tensor, wanted[key]) for key, tensor in result.network.state_dict().items())
     assert result.history[-1]["fusion"] == SHARE and result.network is not updated.network
 
 
-@pytest.mark.parametrize("odds", [1.0, 0.02])
-def test_an_untrained_update_fused_is_the_old_model(odds: float) -> None:
+def test_an_untrained_update_fused_is_the_old_model() -> None:
     parent, updated = pair()
-    old, start = parent.network, parent.widened(CLASSES, odds)
+    old, start = parent.network, parent.widened(CLASSES)
     fused = build_network(SPEC, CLASSES)
-    fused.load_state_dict(fuse(parent, replace(updated, network=start), 0.4, odds))
+    fused.load_state_dict(fuse(parent, replace(updated, network=start), 0.4))
     image = torch.randn(1, 1, 16, 16, 16)
     with torch.inference_mode():
         folded = folded_probabilities(fused.eval()(image), OLD)
@@ -175,8 +173,8 @@ def step(dataset: Path, folder: Path, strategy: str, heldout: bool, monkeypatch:
     """One tiny update; the held-out cases that fusion was asked to judge, once per call."""
     cases, calls = read_dataset(dataset), list[Any]()
 
-    def recorded(parent: Model, updated: Model, asked: Strategy, held: Sequence[Case], *rest: object) -> Model:
-        assert asked == STRATEGIES[strategy]
+    def recorded(parent: Model, updated: Model, share: float, held: Sequence[Case], *rest: object) -> Model:
+        assert share == STRATEGIES[strategy].fusion
         calls.append([case.name for case in held])
         return updated
 

@@ -159,10 +159,21 @@ def test_the_learning_rate_rises_linearly_and_falls_as_half_a_cosine():
     assert {step: learning_rate(config, step) for step in golden} == pytest.approx(golden, rel=1e-4)
 
 
-def test_the_optimiser_uses_the_scheduled_rate(tmp_path):
-    _fitted(tmp_path)
-    (group,) = load_state(tmp_path / "training.pt")["optimizer"]["param_groups"]
-    assert group["lr"] == learning_rate(CONFIG, CONFIG.steps - 1)
+def test_the_optimiser_uses_the_scheduled_rate_and_for_the_head_a_multiple(tmp_path):
+    network, _, _ = _fitted(tmp_path, replace(CONFIG, head_rate=10.0))
+    trunk, head = load_state(tmp_path / "training.pt")["optimizer"]["param_groups"]
+    assert trunk["lr"] == learning_rate(CONFIG, CONFIG.steps - 1) and head["lr"] == 10 * trunk["lr"]
+    assert len(head["params"]) == 2 and len(trunk["params"]) == len(list(network.parameters())) - 2
+
+
+@pytest.mark.parametrize("factor", [1.0, 10.0])
+def test_adam_moves_a_head_by_the_rate_it_was_given(tmp_path, factor):
+    torch.manual_seed(7)
+    before = build_network(TINY, 2).head.bias.clone()
+    config = replace(CONFIG, steps=1, warmup=1.0, weight_decay=0.0, head_rate=factor)
+    network, _, _ = _fitted(tmp_path, config)
+    moved = (network.head.bias - before).abs()
+    assert moved.tolist() == pytest.approx([factor * config.learning_rate] * 2, rel=1e-3)
 
 
 def _statistics(network: nn.Module) -> list[Tensor]:
@@ -184,7 +195,8 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"batch": 0}, "batch 0"),
     ({"patch": (8, 64, 64)}, "32 voxels or more"),
     ({"seed": -1}, "seed -1"),
-    ({"learning_rate": 0.0}, "a rate above 0"),
+    ({"learning_rate": 0.0}, "rates above 0"),
+    ({"head_rate": 0.0}, "times 0.0"),
     ({"precision": "double"}, "precision double"),
 ]
 
