@@ -110,9 +110,9 @@ def _phantom_story(out: Path, base_organs: Sequence[str] | None, new_organs: Seq
     for name in (*base, *new):
         phantom_table().find(name)
     names = {part: [f"{part}_{i:02}" for i in range(count)] for part, (count, _) in _PHANTOMS.items()}
-    training = TrainingConfig(steps=600, patch=(48, 48, 48), batch=2)
+    training = TrainingConfig(steps=1000, patch=(48, 48, 48))
     few = replace(training.augmentation, copies=0)  # they need longer training to pay
-    step = replace(training, steps=400, learning_rate=1e-3, augmentation=few)
+    step = replace(STEP_TRAINING, steps=800, patch=training.patch, augmentation=few)
     return Story(out / "phantoms", names, base, new, _PHANTOM.spacing, training, step)
 
 
