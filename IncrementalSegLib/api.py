@@ -19,6 +19,7 @@ import SimpleITK as sitk
 from .cases import Case, read_dataset
 from .errors import InputError
 from .events import Reporter, Sink
+from .importers.reading import import_model as _read_foreign
 from .inference import predict_label_map
 from .jobs import Job, prepare, run_job
 from .models.networks import device_named
@@ -241,3 +242,24 @@ def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
 
 def _loaded(model: Model | PathLike) -> Model:
     return model if isinstance(model, Model) else load_model(model)
+
+
+def import_model(
+    source: PathLike, out: PathLike, *, orientation: str = "RAS", reporter: Reporter | None = None
+) -> Model:
+    """Read a model of another tool and write it as a package into the new folder ``out``.
+
+    Args:
+        source: MONAI bundle, Auto3DSeg model or trained nnU-Net configuration, as folder or zip file.
+        out: folder to make.
+        orientation: how the scans lay that it was trained on, where the model does not say.
+        reporter: is told what the user should know of it.
+
+    Returns:
+        the model with the package's hash.
+
+    Raises:
+        InputError: it cannot be read, or used, here.  PackageError: its weights are damaged.  StorageError: ``out``
+        exists, or cannot be written.
+    """
+    return save_package(_read_foreign(source, reporter, orientation), out)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .cancel import cancel_at_end_of_stdin, cancel_on_signals
+from .console import cancelled, reporter_of, session, sinks
 from .errors import Cancelled, IncrementalSegError, InputError, PackageError
-from .events import JsonLines, Reporter, Sink, for_people
 from .lookup import model_folder
 from .options import build_parser
-from .stdout import claimed_stdout, until_nobody_reads
 
 if TYPE_CHECKING:
     from .library import ModelLibrary
@@ -83,7 +80,7 @@ def _train(options: argparse.Namespace) -> None:
         spacing=tuple(options.spacing),
         window=tuple(options.window),
         training=_training(options, BASE_TRAINING),
-        **_session(options),
+        **session(options),
     )
     _point_to(options.out)
 
@@ -104,7 +101,7 @@ def _add_organ(options: argparse.Namespace) -> None:
         heldout=_split(options, "heldout_part"),
         allow_overlap=options.allow_overlap,
         training=_training(options, STEP_TRAINING),
-        **_session(options),
+        **session(options),
     )
     _point_to(options.out)
 
@@ -115,7 +112,7 @@ def _run(options: argparse.Namespace) -> None:
     begun = (options.job / "events.jsonl").exists()
     if begun and not options.resuming:
         raise InputError(f"{options.job} was begun already: go on with  incrementalseg resume {options.job}")
-    run_job(options.job, *_sinks(options), cancelled=_cancelled(watch_stdin=True))
+    run_job(options.job, *sinks(options), cancelled=cancelled(watch_stdin=True))
     _point_to(options.job)
 
 
@@ -126,7 +123,7 @@ def _predict(options: argparse.Namespace) -> None:
     from .peak import peak_memory_mb
     from .volumes import to_array
 
-    model, reporter = load_model(model_folder(options.model)), _reporter(options)
+    model, reporter = load_model(model_folder(options.model)), reporter_of(options)
     label_map = predict(
         model, options.ct, options.out, all_pieces=options.all_pieces, device=options.device, reporter=reporter
     )
@@ -143,7 +140,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .report import markdown
 
     old = model_folder(options.old) if options.old else None
-    names, reporter = _split(options, "part"), _reporter(options)
+    names, reporter = _split(options, "part"), reporter_of(options)
     report = evaluate(
         model_folder(options.model),
         options.cases,
@@ -162,7 +159,7 @@ def _synthesize(options: argparse.Namespace) -> None:
     from .api import synthesize
     from .inversion.quality import described
 
-    reporter = _reporter(options)
+    reporter = reporter_of(options)
     asked = {name: getattr(options, name) for name in ("count", "recipe", "cases", "size", "seed", "device")}
     quality = synthesize(model_folder(options.model), options.out, reporter=reporter, **asked)
     reporter.emit("finished", quality=str(options.out / "quality.json"))
@@ -177,7 +174,7 @@ def _estimate(options: argparse.Namespace) -> None:
     from .models.package import load_model
     from .training.config import STEP_TRAINING
 
-    reporter, config = _reporter(options), _training(options, STEP_TRAINING)
+    reporter, config = reporter_of(options), _training(options, STEP_TRAINING)
     if options.model is None:
         device = find_device(config.device)
         reporter.emit("device", **asdict(device))
@@ -190,6 +187,15 @@ def _estimate(options: argparse.Namespace) -> None:
         f"{found.name}: {found.seconds_per_step:.2f} s a step, {config.steps} steps in about {minutes:.0f} minutes, "
         f"{found.peak_mb:.0f} MB of memory.{found.reason and f' No GPU: {found.reason}.'}"
     )
+
+
+def _import(options: argparse.Namespace) -> None:
+    from .api import import_model
+
+    reporter = reporter_of(options)
+    model = import_model(options.source, options.out, orientation=options.orientation, reporter=reporter)
+    reporter.message(f"{', '.join(model.organs.names)}: written to {options.out}.")
+    reporter.emit("finished", model=str(options.out))
 
 
 def _models(options: argparse.Namespace) -> None:
@@ -228,7 +234,7 @@ def _demo(options: argparse.Namespace) -> None:
         base_steps=options.base_steps,
         steps=options.steps,
         device=options.device,
-        **_session(options),
+        **session(options),
     )
 
 
@@ -255,29 +261,6 @@ def _split(options: argparse.Namespace, part: str) -> list[str] | None:
     return read_split(options.split, getattr(options, part))
 
 
-def _session(options: argparse.Namespace) -> dict[str, Any]:
-    return {"sinks": _sinks(options), "cancelled": _cancelled(watch_stdin=options.json)}
-
-
-def _reporter(options: argparse.Namespace) -> Reporter:
-    return Reporter(*_sinks(options), cancelled=_cancelled(watch_stdin=options.json))
-
-
-def _cancelled(watch_stdin: bool) -> Callable[[], bool]:
-    """Signals stop the work; so does the end of stdin where a program reads the events, which may have died."""
-    signals = cancel_on_signals()
-    stdin = cancel_at_end_of_stdin() if watch_stdin else signals
-    return lambda: signals() or stdin()
-
-
-def _sinks(options: argparse.Namespace) -> list[Sink]:
-    if not options.json:
-        return [until_nobody_reads(for_people())]
-    lines = until_nobody_reads(JsonLines(claimed_stdout(options.session)))
-    lines({"event": "process", "pid": os.getpid()})  # whoever started a launcher can end what it launched
-    return [lines]
-
-
 def _point_to(job: Path) -> None:
     print(f"Model: {job / 'model'}   report: {job / 'report.md'}", file=sys.stderr)
 
@@ -290,6 +273,7 @@ _VERBS = {
     "evaluate": _evaluate,
     "synthesize": _synthesize,
     "estimate": _estimate,
+    "import": _import,
     "run": _run,
     "resume": _run,
     "models": _models,

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 
 from .events import Reporter
 from .models.bundle import AIR, OVERLAP
+from .models.foreign import ForeignNetwork
 from .models.locked import LockedNetwork
 from .models.networks import place
 from .models.package import Model
 from .organs import OrganTable
 from .pieces import keep_largest_pieces
-from .volumes import model_grid, resample, to_array, to_image
+from .preprocessing import on_model_grid, resample
+from .volumes import to_array, to_image
 
 
 def predict_label_map(
@@ -34,13 +36,13 @@ def predict_label_map(
         Cancelled: the reporter says so; checked before every patch.
     """
     reporter = reporter or Reporter()
-    grid = model_grid(ct, model.preprocessing.spacing)
-    image = model.preprocessing.normalise(to_array(resample(ct, grid)))
-    box = body_box(image)
+    scan = on_model_grid(ct, model.preprocessing)
+    image = model.preprocessing.normalise(to_array(scan))
+    box = body_box(image) if model.spec.usage is None else tuple(slice(0, n) for n in image.shape)
     inside = torch.from_numpy(image[box])
     warn = partial(reporter.message, level="warning")
     scores = windowed_scores(model.network.eval(), inside, model.patch, device, reporter.check, warn)
-    corner = sitk.RegionOfInterest(grid, [s.stop - s.start for s in box], [s.start for s in box])
+    corner = sitk.RegionOfInterest(scan, [s.stop - s.start for s in box], [s.start for s in box])
     organs, merged = list(model.organs), None
     for part in scores.split(parts_of(model.network, len(scores))):
         table = OrganTable(organs[: len(part) - 1])
@@ -88,7 +90,7 @@ def probabilities(
 
 def parts_of(network: nn.Module, channels: int) -> list[int]:
     """How many of the channels of `windowed_scores` are the old network's and every branch's."""
-    return network.outputs if isinstance(network, LockedNetwork) else [channels]
+    return [*network.outputs] if isinstance(network, LockedNetwork) else [channels]
 
 
 def windowed_scores(
@@ -118,19 +120,28 @@ def windowed_scores(
 def _windowed(
     network: nn.Module, image: Tensor, patch: tuple[int, int, int], device: torch.device, check: Callable[[], None]
 ) -> Tensor:
+    apply, overlap, blend, padding = _use_of(network)
+
     def logits(patches: Tensor) -> Tensor:
         check()
         with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
-            if isinstance(network, LockedNetwork):
-                return torch.cat(network.features_and_scores(patches)[1], 1).float()
-            return network(patches).float()
+            return apply(patches).float()
 
     place(network, device)
     with torch.inference_mode():
         scores = sliding_window_inference(
-            image[None, None], patch, 1, logits, OVERLAP, "gaussian", cval=-1, sw_device=device, device="cpu"
+            image[None, None], patch, 1, logits, overlap, blend, cval=padding, sw_device=device, device="cpu"
         )
         return scores[0]
+
+
+def _use_of(network: nn.Module) -> tuple[Callable[[Tensor], Tensor], float, str, float]:
+    """What is called on a window, the windows' overlap and blending, and what stands beyond the edge of a scan."""
+    if isinstance(network, ForeignNetwork):
+        return network.mirrored, network.usage.overlap, network.usage.blend, network.usage.padding
+    if isinstance(network, LockedNetwork):
+        return lambda patches: torch.cat(network.features_and_scores(patches)[1], 1), OVERLAP, "gaussian", -1.0
+    return network, OVERLAP, "gaussian", -1.0
 
 
 def fold_children(q: np.ndarray, organs: OrganTable) -> np.ndarray:

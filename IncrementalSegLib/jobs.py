@@ -30,9 +30,9 @@ from .storage import write_json
 if TYPE_CHECKING:
     from .models.networks import NetworkSpec
     from .models.package import Model
+    from .preprocessing import Preprocessing
     from .training.config import TrainingConfig
     from .training.workspace import Workspace
-    from .volumes import Preprocessing
 
 SCHEMA = 1
 AUTOMATIC_HOLDOUT_FROM = 4
@@ -216,11 +216,11 @@ def prepare(job: Job, folder: Path, parent: Model | None = None) -> Ready:
     """
     from .models.networks import NetworkSpec, device_named
     from .models.package import load_model
+    from .preprocessing import Preprocessing
     from .training.base import require_fitting_patch
     from .training.config import BASE_TRAINING, STEP_TRAINING
     from .training.strategies import strategy_named
     from .training.update import extend_organs, require_growth
-    from .volumes import Preprocessing
 
     strategy = strategy_named(job.strategy)
     from_scratch = job.kind == "train" or bool(strategy.from_scratch)

@@ -41,6 +41,7 @@ def build_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     _evaluate(add("evaluate", "DSC, HD95 and NSD per organ on annotated cases, new model against old.", _CASES))
     _synthesize(add("synthesize", "Synthetic CT with label maps that a model dreams up (MOSInversion)."))
     _estimate(add("estimate", "What an update takes on this machine: device, time and memory, measured."))
+    _import(add("import", "Read a model of another tool, to grow it and to predict with it."))
     stops = "Stops at a signal, at the end of a stdin pipe, or when JOB/cancel appears."
     _job(add("run", "Do the work of a new job folder.", stops), resuming=False)
     _job(add("resume", "Go on with a job that was stopped.", stops), resuming=True)
@@ -129,6 +130,21 @@ def _estimate(parser: argparse.ArgumentParser) -> None:
         "--model", type=Path, help="package or job folder, or library name; without it only the device is told"
     )
     _training_options(parser)
+
+
+def _import(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        type=Path,
+        help="MONAI bundle, Auto3DSeg model or trained nnU-Net configuration, as folder or zip file",
+    )
+    parser.add_argument(
+        "--orientation",
+        default="RAS",
+        help="how the scans lay that it was trained on, where the model does not say (%(default)s)",
+    )
+    _out(parser, "new folder for the model package")
+    _how(parser)
 
 
 def _job(parser: argparse.ArgumentParser, resuming: bool) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from .errors import PackageError
 from .events import Reporter
 from .losses.unbiased import at_least_float32, product
-from .models.networks import features_and_logits, place
+from .models.networks import place
+from .models.tap import features_and_logits
 
 FORMAT = 1
 _MOMENTUM = 0.99  # of the running background, method §2

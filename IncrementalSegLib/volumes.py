@@ -1,4 +1,4 @@
-"""CT and label map I/O, geometry checks, resampling to the model's grid and back.
+"""CT and label map I/O and geometry checks.
 
 Volumes are SimpleITK images outside and numpy arrays indexed ``(x, y, z)`` in LPS orientation inside (x grows to the
 patient's left, y to the back, z to the head).
@@ -10,7 +10,6 @@ import gzip
 import itertools
 import math
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,31 +23,6 @@ _SAME_PLACE = 0.1  # of a voxel: how far the corners of two grids may be apart t
 _LITTLE_ENDIAN = (b"\x5c\x01", b"\x1c\x02")  # how the header of a NIfTI-1 or NIfTI-2 file begins: its size
 _PADDING_HU = -1500.0  # what lies below is no tissue but filling outside of the field of view
 _LARGEST_HU = 100_000.0
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """What a model does to a CT before its network: LPS, ``spacing`` in mm (x, y, z), HU ``window`` to [-1, 1]."""
-
-    spacing: tuple[float, float, float] = (3.0, 3.0, 3.0)
-    window: tuple[float, float] = (-125.0, 275.0)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            InputError: a spacing is not above 0 or the window is empty.
-        """
-        if not min(self.spacing) > 0 or not self.window[0] < self.window[1]:
-            raise InputError(
-                f"Spacing {self.spacing} mm with HU window {self.window} cannot be: give spacings above 0 and a window "
-                "from low to high."
-            )
-
-    def normalise(self, hu: np.ndarray) -> np.ndarray:
-        """HU of any shape, clipped to the window and scaled to [-1, 1], as float32."""
-        low, high = self.window
-        return (np.clip(hu.astype(np.float32), low, high) - low) * np.float32(2 / (high - low)) - 1
 
 
 def read_volume(path: Path | str) -> sitk.Image:
@@ -267,31 +241,3 @@ def _aligned_crop(label: sitk.Image, ct: sitk.Image) -> bool:
 def oriented(image: sitk.Image) -> sitk.Image:
     """The image with its axes flipped and swapped to LPS, values untouched."""
     return sitk.DICOMOrient(image, "LPS")
-
-
-def model_grid(ct: sitk.Image, spacing: tuple[float, float, float]) -> sitk.Image:
-    """An empty image on the model's grid: LPS, same first voxel centre, ``spacing`` mm, same extent to half a voxel."""
-    lps = oriented(ct)
-    extent = [(n - 1) * s for n, s in zip(lps.GetSize(), lps.GetSpacing(), strict=True)]
-    grid = sitk.Image([round(e / s) + 1 for e, s in zip(extent, spacing, strict=True)], sitk.sitkUInt8)
-    grid.SetSpacing(spacing)
-    grid.SetOrigin(lps.GetOrigin())
-    grid.SetDirection(lps.GetDirection())
-    return grid
-
-
-def resample(image: sitk.Image, grid: sitk.Image, *, label: bool = False, outside: float | None = None) -> sitk.Image:
-    """``image`` on ``grid``, linear (float32) or nearest for label maps.
-
-    Beyond its edge the image is extended: without end, or by one voxel and then with the value ``outside``.
-    """
-    resampler = sitk.ResampleImageFilter()
-    resampler.SetReferenceImage(grid)
-    resampler.SetInterpolator(sitk.sitkNearestNeighbor if label else sitk.sitkLinear)
-    resampler.SetOutputPixelType(image.GetPixelID() if label else sitk.sitkFloat32)
-    if outside is None:
-        resampler.SetUseNearestNeighborExtrapolator(True)
-    else:
-        image = sitk.ZeroFluxNeumannPad(image, [1, 1, 1], [1, 1, 1])
-        resampler.SetDefaultPixelValue(outside)
-    return resampler.Execute(image)

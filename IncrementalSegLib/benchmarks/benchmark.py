@@ -24,10 +24,10 @@ from ..errors import InputError
 from ..events import Reporter, for_people
 from ..figures import plot_steps, plot_strategies
 from ..models.networks import NetworkSpec
+from ..preprocessing import Preprocessing
 from ..storage import write_text
 from ..training.config import BASE_TRAINING, STEP_TRAINING, TrainingConfig
 from ..training.strategies import STRATEGIES, strategy_named
-from ..volumes import Preprocessing
 from .command import execute, parser_of
 from .protocols import PROTOCOLS, Protocol
 from .qualitative import plot_predictions

@@ -26,9 +26,10 @@ from ..events import Reporter, for_people
 from ..inversion.anatomy import Anatomy
 from ..inversion.crop import draw_crop
 from ..models.package import load_model
+from ..preprocessing import on_model_grid, resample
 from ..report import csv_text, decimals, markdown_table, rounded_row
 from ..storage import write_text
-from ..volumes import model_grid, read_ct, resample, to_array
+from ..volumes import read_ct, to_array
 from .command import execute, parser_of
 
 SYNTHETIC, PATIENT = "synthetic volume to training scan", "patient to another patient"
@@ -118,9 +119,9 @@ def _run(options: argparse.Namespace) -> str:
         ct, label = case.read()
         if label is None:
             raise InputError(f"{case.name} has no label map: the audit cuts boxes around its organs.")
-        grid = model_grid(ct, preprocessing.spacing)
-        scans.append(preprocessing.normalise(to_array(resample(ct, grid))))
-        organs.append(case.channels(to_array(resample(label, grid, label=True)), model.organs))
+        scan = on_model_grid(ct, preprocessing)
+        scans.append(preprocessing.normalise(to_array(scan)))
+        organs.append(case.channels(to_array(resample(label, scan, label=True)), model.organs))
     reporter = Reporter(for_people(), cancelled=cancel_on_signals())
     synthetic = [preprocessing.normalise(to_array(image)) for image in images]
     rows = audit(synthetic, scans, organs, options.seed, reporter)

@@ -20,13 +20,14 @@ from ..models.networks import NetworkSpec, device_named
 from ..models.package import Model, load_model, save_package
 from ..organs import OrganTable, normalise, organ_named
 from ..peak import peak_memory_mb, reset_peak_memory
+from ..preprocessing import Preprocessing
 from ..storage import write_json
 from ..training.base import train_base
 from ..training.config import TrainingConfig
 from ..training.strategies import strategy_named
 from ..training.update import update_model
 from ..training.workspace import Workspace
-from ..volumes import Preprocessing, to_array
+from ..volumes import to_array
 from .field_of_view import cases_without
 from .protocols import EVALUATION, Protocol, part_cases
 

@@ -22,12 +22,12 @@ from ..events import EventFile, Reporter, for_people
 from ..inversion.memory import recall
 from ..models.package import Model, load_model, save_package
 from ..organs import OrganTable
+from ..preprocessing import Preprocessing
 from ..report import decimals, markdown_table
 from ..storage import write_text
 from ..training.base import train_base
 from ..training.config import BASE_TRAINING
 from ..training.workspace import Workspace
-from ..volumes import Preprocessing
 from .command import execute, parser_of
 from .runs import score_model
 

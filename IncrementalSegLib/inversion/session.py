@@ -15,7 +15,8 @@ from ..errors import InputError
 from ..events import Reporter
 from ..inference import predict_label_map
 from ..models.package import Model
-from ..volumes import model_grid, resample, to_array
+from ..preprocessing import on_model_grid
+from ..volumes import to_array
 from .export import write_synthetic
 from .memory import Scan, recall
 from .quality import quality_table
@@ -61,7 +62,7 @@ def synthesize_to(
 def scan_of(model: Model, case: Case, device: torch.device, reporter: Reporter) -> Scan:
     """A case's CT on the model's grid, HU, and what the model sees in it, as channels; both (x, y, z)."""
     ct, _ = case.read()
-    upright = resample(ct, model_grid(ct, model.preprocessing.spacing))
+    upright = on_model_grid(ct, model.preprocessing)
     values = to_array(predict_label_map(model, upright, device, reporter))
     channels = np.zeros(values.shape, np.uint8)
     for channel, organ in enumerate(model.organs, start=1):

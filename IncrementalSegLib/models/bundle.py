@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import metadata as distributions
 from typing import Any
 
 from .. import __version__
 from ..organs import OrganTable
-from ..volumes import Preprocessing
+from ..preprocessing import Preprocessing
+from .foreign import Usage
 from .networks import NetworkSpec
 
 OVERLAP = 0.25
@@ -57,12 +59,44 @@ def metadata(organs: OrganTable, patch: tuple[int, int, int], connected: Sequenc
     }
 
 
-def _network(spec: NetworkSpec) -> dict[str, Any]:
-    plain = "$torch.nn.Sequential(collections.OrderedDict(trunk=@trunk, activation=@activation, head=@head))"
+def _network(spec: NetworkSpec, classes: int) -> dict[str, Any]:
+    parts = _ours(spec, classes - sum(spec.branches)) if spec.usage is None else _foreign(spec, spec.usage, classes)
     if not spec.branches:
-        return {"network_def": plain}
+        return parts
     locked = {"core": "@core", "features": spec.features, "new": list(spec.branches)}
-    return {"core": plain, "network_def": {"_target_": "IncrementalSegLib.models.locked.LockedNetwork", **locked}}
+    core = parts.pop("network_def")
+    return {
+        **parts,
+        "core": core,
+        "network_def": {"_target_": "IncrementalSegLib.models.locked.LockedNetwork", **locked},
+    }
+
+
+def _ours(spec: NetworkSpec, classes: int) -> dict[str, Any]:
+    return {
+        "trunk": {"_target_": spec.name, **spec.trunk_args()},
+        "activation": f"$torch.nn.Sequential(torch.nn.BatchNorm3d({spec.features}), torch.nn.ReLU())",
+        "head": {
+            "_target_": "torch.nn.Conv3d",
+            "in_channels": spec.features,
+            "out_channels": classes,
+            "kernel_size": 1,
+        },
+        "network_def": "$torch.nn.Sequential(collections.OrderedDict(trunk=@trunk, activation=@activation, head=@head))",
+    }
+
+
+def _foreign(spec: NetworkSpec, usage: Usage, classes: int) -> dict[str, Any]:
+    place = "IncrementalSegLib.models.foreign"
+    return {
+        "network_def": {
+            "_target_": f"{place}.build_foreign",
+            "name": spec.name,
+            "args": spec.args,
+            "usage": {"_target_": f"{place}.Usage", **asdict(usage)},
+            "classes": classes - sum(spec.branches),
+        }
+    }
 
 
 def inference_config(
@@ -77,7 +111,8 @@ def inference_config(
     Needs torch, monai, fire and nibabel, and scikit-image where organs are kept in one piece (``connected``, keys);
     ``--bundle_root``, ``--datalist`` and ``--output_dir`` say where. The result is a label map with the organ table's
     values on the input's grid. A locked model needs this library too, and old organs may end a voxel off what our own
-    prediction promises: the bundle merges all classes at once.
+    prediction promises: the bundle merges all classes at once. So does a model of another tool, which moreover is
+    resampled linearly to a grid in LPS here, whatever its own tool does.
     """
     low, high = preprocessing.window
     labels = [0, *(organ.label for organ in organs)]
@@ -92,15 +127,7 @@ def inference_config(
         "output_dir": "$@bundle_root + '/eval'",
         "datalist": "$sorted(glob.glob(@bundle_root + '/data/*.nii.gz'))",
         "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
-        "trunk": {"_target_": spec.name, **spec.trunk_args()},
-        "activation": f"$torch.nn.Sequential(torch.nn.BatchNorm3d({spec.features}), torch.nn.ReLU())",
-        "head": {
-            "_target_": "torch.nn.Conv3d",
-            "in_channels": spec.features,
-            "out_channels": len(organs) + 1 - sum(spec.branches),
-            "kernel_size": 1,
-        },
-        **_network(spec),
+        **_network(spec, len(organs) + 1),
         "weights": "$torch.load(@bundle_root + '/models/model.pt', map_location=@device, weights_only=True)",
         "network": "$@network_def.to(@device)",
         "preprocessing": {
@@ -118,7 +145,7 @@ def inference_config(
                     "a_max": high,
                     "b_min": -1,
                     "b_max": 1,
-                    "clip": True,
+                    "clip": preprocessing.clip,
                 },
                 {
                     "_target_": "CropForegroundd",
@@ -140,9 +167,9 @@ def inference_config(
             "_target_": "SlidingWindowInferer",
             "roi_size": list(patch),
             "sw_batch_size": 1,
-            "overlap": OVERLAP,
-            "mode": "gaussian",
-            "cval": -1,
+            "overlap": spec.usage.overlap if spec.usage else OVERLAP,
+            "mode": spec.usage.blend if spec.usage else "gaussian",
+            "cval": spec.usage.padding if spec.usage else -1,
         },
         "postprocessing": {
             "_target_": "Compose",

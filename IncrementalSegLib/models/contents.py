@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import InputError, PackageError
 from ..organs import OrganTable
-from ..volumes import Preprocessing
+from ..preprocessing import Preprocessing
 
 FORMAT = 1
 _REQUIRED = {"configs/metadata.json", "configs/inference.json", "models/model.pt", "labels.csv", "history.json"}
@@ -54,10 +54,11 @@ def read_contents(folder: Path | str) -> Contents:
         ours = _our_metadata(folder)
         organs = OrganTable.from_csv((folder / "labels.csv").read_text(encoding="utf-8"), str(folder / "labels.csv"))
         low, high = map(float, ours["preprocessing"]["window"])
+        spacing = _triple(ours["preprocessing"]["spacing"])
         return Contents(
             organs,
             dict(ours["network"]),
-            Preprocessing(_triple(ours["preprocessing"]["spacing"]), (low, high)),
+            Preprocessing(**{**ours["preprocessing"], "spacing": spacing, "window": (low, high)}),
             _triple(ours["patch"], int),
             tuple(ours.get("connected", ())),
             tuple({**record} for record in _json(folder / "history.json")),

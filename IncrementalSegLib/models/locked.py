@@ -13,11 +13,14 @@ import torch
 from monai.networks.nets import UNet
 from torch import Tensor, nn
 
+from .foreign import ForeignNetwork
+from .tap import features_and_logits
+
 CHANNELS, STRIDES = (16, 32, 64, 128), (2, 2, 2)
 
 
 class LockedNetwork(nn.Module):
-    """A frozen ``core`` (trunk, activation, head) with ``1 + K`` outputs and branches with ``1 + N`` outputs each.
+    """A frozen ``core`` with ``1 + K`` outputs and branches with ``1 + N`` outputs each.
 
     Args:
         core: the old network; it stays in evaluation mode and never learns.
@@ -27,11 +30,10 @@ class LockedNetwork(nn.Module):
     ``outputs`` are the output channels of the core and of every branch.
     """
 
-    def __init__(self, core: nn.Sequential, features: int, new: Sequence[int]) -> None:
+    def __init__(self, core: nn.Sequential | ForeignNetwork, features: int, new: Sequence[int]) -> None:
         super().__init__()
-        head = core[-1]
-        assert isinstance(head, nn.Conv3d)
-        self.outputs = [head.out_channels, *(1 + n for n in new)]
+        old = core.classes if isinstance(core, ForeignNetwork) else core.get_parameter("head.weight").shape[0]
+        self.outputs = [old, *(1 + n for n in new)]
         self.core = core.requires_grad_(False)
         self.branches = nn.ModuleList(
             UNet(3, 1 + features, 1 + n, CHANNELS, STRIDES, norm="batch", act=("relu", {"inplace": True})) for n in new
@@ -46,8 +48,7 @@ class LockedNetwork(nn.Module):
 
     def features_and_scores(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Features (B, F, …), and logits of the core (B, 1 + K, …) and of every branch (B, 1 + N, …)."""
-        features = self.core[:-1](image)
-        old = self.core[-1](features)
+        features, old = features_and_logits(self.core, image)
         seen = torch.cat([image, features], 1)
         return features, [old, *(branch(seen) for branch in self.branches)]
 

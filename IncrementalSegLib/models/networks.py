@@ -8,9 +8,10 @@ from typing import Any
 
 import monai.networks.nets as nets
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..errors import InputError
+from .foreign import ForeignNetwork, Usage, build_foreign
 from .locked import LockedNetwork
 
 _RELU = ["relu", {"inplace": True}]
@@ -43,17 +44,21 @@ PRESETS: dict[str, dict[str, Any]] = {
 class NetworkSpec:
     """A MONAI network by class name, its constructor arguments and the number of feature channels before the head.
 
-    ``branches``: number of organs of every branch of a locked model (see `locked`).
+    ``branches``: number of organs of every branch of a locked model (see `locked`). With a ``usage`` it is a network of
+    another tool with its own last layers (see `foreign`).
     """
 
     name: str = "UNet"
     args: dict[str, Any] = field(default_factory=lambda: dict(PRESETS["UNet"]))
     features: int = 16
     branches: tuple[int, ...] = ()
+    usage: Usage | None = None
 
     def __post_init__(self) -> None:
-        """JSON knows no tuples."""
+        """JSON knows no tuples and no dataclasses."""
         object.__setattr__(self, "branches", tuple(self.branches))
+        if isinstance(self.usage, dict):
+            object.__setattr__(self, "usage", Usage(**self.usage))
 
     @classmethod
     def preset(cls, name: str) -> NetworkSpec:
@@ -75,11 +80,18 @@ def build_network(spec: NetworkSpec, classes: int) -> nn.Module:
     """Trunk → BatchNorm and ReLU → head with ``classes`` outputs (background included), randomly initialised.
 
     A plain ``torch.nn.Sequential`` with children ``trunk``, ``activation``, ``head``: a MONAI bundle builds the same
-    without our code. With branches it is a `LockedNetwork` around that.
+    without our code. A foreign network is as its own tool builds it. With branches it is a `LockedNetwork` around that.
 
     Raises:
         InputError: the network's name or arguments do not exist in this MONAI.
     """
+    core = _core(spec, classes - sum(spec.branches))
+    return LockedNetwork(core, spec.features, spec.branches) if spec.branches else core
+
+
+def _core(spec: NetworkSpec, classes: int) -> nn.Sequential | ForeignNetwork:
+    if spec.usage:
+        return build_foreign(spec.name, spec.args, spec.usage, classes)
     if spec.name not in PRESETS:
         raise InputError(f"Network '{spec.name}' is not known: choose one of {', '.join(PRESETS)}.")
     try:
@@ -87,18 +99,15 @@ def build_network(spec: NetworkSpec, classes: int) -> nn.Module:
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
         raise InputError(f"Network {spec.name} cannot be built with these arguments: {error}.") from error
     activation = nn.Sequential(nn.BatchNorm3d(spec.features), nn.ReLU())
-    head = nn.Conv3d(spec.features, classes - sum(spec.branches), kernel_size=1)
-    network = nn.Sequential(OrderedDict(trunk=trunk, activation=activation, head=head))
-    return LockedNetwork(network, spec.features, spec.branches) if spec.branches else network
+    head = nn.Conv3d(spec.features, classes, kernel_size=1)
+    return nn.Sequential(OrderedDict(trunk=trunk, activation=activation, head=head))
 
 
-def features_and_logits(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Features before the head (B, F, x, y, z) and logits (B, 1 + K, x, y, z) of an image (B, 1, x, y, z)."""
-    if isinstance(network, LockedNetwork):
-        return network.features_and_logits(image)
-    assert isinstance(network, nn.Sequential)
-    features = network[:-1](image)
-    return features, network[-1](features)
+def head_parameters(network: nn.Module) -> list[nn.Parameter]:
+    """What makes classes of features; a locked network's branch is new as a whole and has no head of its own."""
+    if isinstance(network, ForeignNetwork):
+        return network.head_parameters()
+    return [*network.get_submodule("head").parameters()] if isinstance(network, nn.Sequential) else []
 
 
 def freeze_statistics(network: nn.Module) -> None:
@@ -115,6 +124,9 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
 
 def divisor(network: nn.Module) -> int:
     """Patch edges must be multiples of this: SwinUNETR halves the resolution five times, the others four at most."""
+    for module in network.modules():
+        if isinstance(module, ForeignNetwork):
+            return module.divisor
     return 32 if any(type(module).__name__ == "SwinUNETR" for module in network.modules()) else 16
 
 

@@ -23,8 +23,8 @@ from torch import nn
 
 from ..errors import InputError, PackageError, StorageError
 from ..organs import OrganTable
+from ..preprocessing import Preprocessing
 from ..storage import write_json, write_text
-from ..volumes import Preprocessing
 from .bundle import inference_config, metadata
 from .checkpoint import load_state, save_state
 from .contents import FORMAT, checksums, package_hash, read_contents, undescribed, verify_package
@@ -59,7 +59,7 @@ class Model:
         """Number of output channels, background included."""
         return len(self.organs) + 1
 
-    def widened(self, classes: int) -> nn.Module:
+    def widened(self, classes: int, from_background: bool = True) -> nn.Module:
         """A copy of the network on the CPU with ``classes`` outputs that computes the same (see `widen`).
 
         Raises:
@@ -69,7 +69,7 @@ class Model:
         if self.spec.branches:
             raise ValueError("a locked model is not widened: it grows by branches")
         state = {key: tensor.cpu() for key, tensor in self.network.state_dict().items()}
-        return widen(lambda n: build_network(self.spec, n), state, self.classes, classes)
+        return widen(lambda n: build_network(self.spec, n), state, self.classes, classes, from_background)
 
     def with_branch(self, new: int) -> Model:
         """A copy whose network is this one, locked, and a fresh branch for ``new`` organs (see `locked`)."""

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from ..errors import PackageError
 
 
-def widen(build: Callable[[int], nn.Module], state: Mapping[str, Tensor], old: int, new: int) -> nn.Module:
+def widen(
+    build: Callable[[int], nn.Module],
+    state: Mapping[str, Tensor],
+    old: int,
+    new: int,
+    from_background: bool = True,
+) -> nn.Module:
     """The network with ``new`` classes that computes what the one with ``old`` classes did.
 
     Every tensor whose shape depends on the number of classes is found by comparison; the overlap is copied, old outputs
@@ -24,6 +30,8 @@ def widen(build: Callable[[int], nn.Module], state: Mapping[str, Tensor], old: i
         state: state dict of the old network.
         old: its number of classes.
         new: wanted number of classes, ``new > old``.
+        from_background: without it new outputs begin at random and the background keeps its bias, as plain fine-tuning
+            has it; then only the old outputs compute what they did.
 
     Raises:
         PackageError: the state does not belong to the network, or the head has no bias.
@@ -39,11 +47,11 @@ def widen(build: Callable[[int], nn.Module], state: Mapping[str, Tensor], old: i
     grown = [key for key in target if target[key].shape != narrow[key]]
     for key in target:
         axis = 1 if key in transposed else 0
-        target[key] = _grow(state[key], target[key].shape, axis) if key in grown else state[key].clone()
+        target[key] = _grow(state[key], target[key], axis, from_background) if key in grown else state[key].clone()
     for key in _head_biases({key: narrow[key] for key in grown}, target):
         bias = target[key]
-        bias[0] -= math.log(new - old + 1)
-        bias[old:] = bias[0]
+        bias[0] -= math.log(new - old + 1) if from_background else 0.0
+        bias[old:] = bias[0] if from_background else 0.0
     network.load_state_dict(target)
     return network
 
@@ -53,15 +61,14 @@ def _transposed_weights(network: nn.Module) -> set[str]:
     return {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, kinds)}
 
 
-def _grow(tensor: Tensor, shape: torch.Size, output_axis: int) -> Tensor:
-    wide = torch.zeros(shape, dtype=tensor.dtype)
+def _grow(tensor: Tensor, fresh: Tensor, output_axis: int, from_background: bool) -> Tensor:
+    """A tensor in the shape of ``fresh``: old outputs see no new input; new ones are as fresh, or as the background."""
+    wide = torch.zeros_like(fresh)
     wide[tuple(slice(0, n) for n in tensor.shape)] = tensor
-    before, after = tensor.shape[output_axis], shape[output_axis]
+    before, after = tensor.shape[output_axis], fresh.shape[output_axis]
     if after > before:
-        background = wide.narrow(output_axis, 0, 1)
-        wide.narrow(output_axis, before, after - before).copy_(
-            background.expand_as(wide.narrow(output_axis, before, after - before))
-        )
+        rows, begun = (part.narrow(output_axis, before, after - before) for part in (wide, fresh))
+        rows.copy_(wide.narrow(output_axis, 0, 1).expand_as(rows) if from_background else begun)
     return wide
 
 

@@ -14,7 +14,7 @@ from ..losses.unbiased import IGNORE
 from ..models.networks import NetworkSpec, build_network, device_named, divisor
 from ..models.package import Model
 from ..organs import OrganTable
-from ..volumes import Preprocessing
+from ..preprocessing import Preprocessing
 from .config import TrainingConfig
 from .objectives import SupervisedObjective
 from .outcome import prototypes_of, step_record, with_memory, with_pieces

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import Cancelled, IncrementalSegError
 from ..events import Reporter
 from ..models.checkpoint import load_state, save_state
-from ..models.networks import divisor, freeze_statistics, place
+from ..models.networks import divisor, freeze_statistics, head_parameters, place
 from .config import TrainingConfig
 from .patches import Batch
 
@@ -93,7 +93,7 @@ def fit(
 
 def _optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW on all that learns; the head has a group of its own, whose rate is ``head_rate`` times the other's."""
-    head = {*network.get_submodule("head").parameters()} if isinstance(network, nn.Sequential) else set()
+    head = set(head_parameters(network))
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in learning if (parameter in head) == inside], "factor": factor}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..losses.pooled import PooledStripDistillation
 from ..losses.unbiased import IGNORE, Distillation, Posterior, UnbiasedDistillation, UnbiasedSegmentationLoss
-from ..models.networks import features_and_logits
+from ..models.tap import features_and_logits
 from .guidance import Guidance
 from .patches import Batch
 from .strategies import Strategy

@@ -16,8 +16,9 @@ from ..cases import Case
 from ..inversion.manipulation import random_rotation
 from ..losses.unbiased import IGNORE
 from ..organs import OrganTable
+from ..preprocessing import Preprocessing, on_model_grid, resample
 from ..storage import write_atomically, write_json
-from ..volumes import Preprocessing, model_grid, resample, to_array
+from ..volumes import to_array
 from .config import Augmentation
 
 _POINTS = 20_000
@@ -57,12 +58,11 @@ def cache_case(case: Case, organs: OrganTable, preprocessing: Preprocessing, fol
 
 def _fill(case: Case, organs: OrganTable, preprocessing: Preprocessing, place: Path) -> None:
     ct, label = case.read()
-    grid = model_grid(ct, preprocessing.spacing)
-    low, high = preprocessing.window
-    image = np.clip(np.rint(to_array(resample(ct, grid))), low, high).astype(np.int16)
+    scan = on_model_grid(ct, preprocessing)
+    image = preprocessing.stored(to_array(scan))
     target = np.zeros(image.shape, np.uint8)
     if label is not None:
-        target = case.channels(to_array(resample(label, grid, label=True)), organs)
+        target = case.channels(to_array(resample(label, scan, label=True)), organs)
     save_array(place / "image.npy", image)
     save_array(place / "target.npy", target)
     points = organ_points(target)

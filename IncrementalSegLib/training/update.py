@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from ..cases import Case, require_annotations
 from ..errors import InputError
@@ -146,9 +144,7 @@ def _student(model: Model, organs: OrganTable, strategy: Strategy) -> Model:
     """The model as the step starts: widened, or with a branch beside the old network."""
     if strategy.lock:
         return replace(model.with_branch(len(organs) - len(model.organs)), organs=organs, hash="")
-    network = model.widened(len(organs) + 1)
-    if not strategy.from_background:
-        _restart_new_rows(network, model)
+    network = model.widened(len(organs) + 1, strategy.from_background)
     return replace(model, network=network, organs=organs, hash="")
 
 
@@ -219,14 +215,3 @@ def extend_organs(old: OrganTable, new: Sequence[Organ]) -> OrganTable:
         if organ.parent and organ.parent not in old.keys:
             raise InputError(f"The parent of '{organ.name}' is not among the model's organs ({', '.join(old.names)}).")
     return old.extended(replace(organ, label=0) for organ in new)
-
-
-def _restart_new_rows(network: nn.Module, parent: Model) -> None:
-    """Random weights for the new organs, and the background's bias as it was before it was split among them."""
-    head, old = network.get_submodule("head"), parent.classes
-    assert isinstance(head, nn.Conv3d) and head.bias is not None
-    fresh = nn.Conv3d(head.in_channels, head.out_channels, kernel_size=1)
-    with torch.no_grad():
-        head.weight[old:] = fresh.weight[old:]
-        head.bias[old:] = 0.0
-        head.bias[0] += math.log(head.out_channels - old + 1)

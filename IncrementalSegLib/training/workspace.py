@@ -12,7 +12,7 @@ from ..cases import Case
 from ..events import Reporter
 from ..models.networks import device_named
 from ..organs import OrganTable
-from ..volumes import Preprocessing
+from ..preprocessing import Preprocessing
 from .config import TrainingConfig
 from .loop import Objective, fit
 from .patches import CachedCase, PatchSampler, cache_case

@@ -7,7 +7,7 @@ import torch
 from IncrementalSegLib.models.networks import NetworkSpec, build_network
 from IncrementalSegLib.models.package import Model
 from IncrementalSegLib.organs import Organ, OrganTable
-from IncrementalSegLib.volumes import Preprocessing
+from IncrementalSegLib.preprocessing import Preprocessing
 
 UNET = {"spatial_dims": 3, "channels": [4, 8], "strides": [2], "num_res_units": 0, "norm": "batch"}
 SPEC = NetworkSpec("UNet", UNET, 4)

@@ -25,10 +25,10 @@ from IncrementalSegLib.models.networks import PRESETS, NetworkSpec, build_networ
 from IncrementalSegLib.models.package import Model, load_model, save_package
 from IncrementalSegLib.organs import OrganTable
 from IncrementalSegLib.phantom import PhantomConfig, make_phantom, write_phantom_cases
+from IncrementalSegLib.preprocessing import Preprocessing
 from IncrementalSegLib.training.base import train_base
 from IncrementalSegLib.training.config import TrainingConfig
 from IncrementalSegLib.training.workspace import Workspace
-from IncrementalSegLib.volumes import Preprocessing
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

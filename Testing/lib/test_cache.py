@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from IncrementalSegLib import preprocessing
 from IncrementalSegLib.cases import Case, read_dataset
 from IncrementalSegLib.organs import OrganTable
+from IncrementalSegLib.preprocessing import Preprocessing, model_grid, resample
 from IncrementalSegLib.training import patches
 from IncrementalSegLib.training.config import Augmentation
 from IncrementalSegLib.training.patches import PatchSampler, cache_case, organ_points
-from IncrementalSegLib.volumes import Preprocessing, model_grid, oriented, resample, to_array, to_image
+from IncrementalSegLib.volumes import oriented, to_array, to_image
 
 PREPROCESSING = Preprocessing((12.0, 12.0, 12.0))
 
@@ -31,7 +33,8 @@ def resampled(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
         calls.append(kwargs.get("label", False))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(patches, "resample", counted)
+    for module in (patches, preprocessing):
+        monkeypatch.setattr(module, "resample", counted)
     yield calls
 
 
@@ -44,7 +47,7 @@ def test_the_cache_holds_hu_in_the_window_and_the_tables_channels(dataset: Path,
     entry = cache_case(case, organs, PREPROCESSING, tmp_path / "cache")
     ct, label = case.read()
     assert label is not None
-    grid = model_grid(ct, PREPROCESSING.spacing)
+    grid = model_grid(ct, PREPROCESSING)
     assert np.array_equal(entry.image, np.clip(np.rint(to_array(resample(ct, grid))), -125, 275))
     values = to_array(resample(label, grid, label=True))
     for organ in organs:
@@ -89,13 +92,13 @@ def test_a_corrected_label_map_is_not_taken_from_the_cache(
 
 def test_another_recipe_is_another_entry(dataset: Path, tmp_path: Path, resampled: list[bool]) -> None:
     case, organs = first_case(dataset), OrganTable.from_names(["Liver"])
-    for table, preprocessing in (
+    for table, recipe in (
         (organs, PREPROCESSING),
         (OrganTable.from_names(["Spleen"]), PREPROCESSING),
         (organs, Preprocessing((14.0, 12.0, 12.0))),
         (organs, Preprocessing((12.0, 12.0, 12.0), (-100.0, 275.0))),
     ):
-        cache_case(case, table, preprocessing, tmp_path)
+        cache_case(case, table, recipe, tmp_path)
     cache_case(case.restricted([]), organs, PREPROCESSING, tmp_path)
     assert len(resampled) == 10
 

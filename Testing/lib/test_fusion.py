@@ -18,6 +18,7 @@ from IncrementalSegLib.models.networks import NetworkSpec, build_network
 from IncrementalSegLib.models.package import Model
 from IncrementalSegLib.models.widen import folded_probabilities, widen
 from IncrementalSegLib.organs import OrganTable, organ_named
+from IncrementalSegLib.preprocessing import Preprocessing
 from IncrementalSegLib.training import fusion, update
 from IncrementalSegLib.training.config import TrainingConfig
 from IncrementalSegLib.training.fusion import fuse
@@ -25,7 +26,7 @@ from IncrementalSegLib.training.fusion import fused as fused_with
 from IncrementalSegLib.training.strategies import STRATEGIES
 from IncrementalSegLib.training.update import update_model
 from IncrementalSegLib.training.workspace import Workspace
-from IncrementalSegLib.volumes import Preprocessing, to_array
+from IncrementalSegLib.volumes import to_array
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

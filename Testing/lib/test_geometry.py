@@ -15,13 +15,12 @@ from scans import DIRECTIONS, OBLIQUE, RAS, SIZE, ct, label_map, placed
 
 from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.phantom import PhantomConfig, make_phantom, phantom_table
+from IncrementalSegLib.preprocessing import Preprocessing, model_grid, resample
 from IncrementalSegLib.volumes import (
     conform_label_map,
-    model_grid,
     oriented,
     read_ct,
     read_label_map,
-    resample,
     same_geometry,
     to_array,
     to_image,
@@ -87,7 +86,7 @@ class TestGeometry:
         self, spacing: tuple[float, float, float], direction: tuple[float, ...]
     ) -> None:
         scan = ct((24, 20, 16), direction=direction)
-        grid = model_grid(scan, spacing)
+        grid = model_grid(scan, Preprocessing(spacing))
         x = np.indices(grid.GetSize())[0]
         label = to_image((x >= grid.GetSize()[0] // 2).astype(np.uint16), grid)
         conformed = conform_label_map(label, scan, "seg", "ct")
@@ -192,7 +191,7 @@ class TestResampling:
         point = scan.TransformIndexToPhysicalPoint(index)
         for step in itertools.product((-1, 0, 1), repeat=3):
             label[[i + s for i, s in zip(index, step, strict=True)]] = 3
-        grid = model_grid(scan, (1.5, 1.5, 1.5))
+        grid = model_grid(scan, Preprocessing((1.5, 1.5, 1.5)))
         there = resample(label, grid, label=True)
         assert there[there.TransformPhysicalPointToIndex(point)] == 3
         centre = np.argwhere(to_array(there) == 3).mean(0)
@@ -204,7 +203,7 @@ class TestResampling:
     @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
     def test_the_models_grid_is_lps_with_its_spacing_over_the_same_extent(self, direction: tuple[float, ...]) -> None:
         scan = ct(direction=direction)
-        grid = model_grid(scan, (3.0, 3.0, 3.0))
+        grid = model_grid(scan, Preprocessing((3.0, 3.0, 3.0)))
         assert grid.GetSpacing() == (3.0, 3.0, 3.0)
         axes = np.reshape(grid.GetDirection(), (3, 3))
         assert (np.abs(axes).argmax(0) == [0, 1, 2]).all()
@@ -216,7 +215,7 @@ class TestResampling:
 
     def test_the_patients_left_back_and_head_are_where_the_arrays_grow(self) -> None:
         scan = ct((20, 20, 20), spacing=(3.0, 3.0, 3.0), origin=(0, 0, 0), direction=RAS)
-        array = to_array(resample(scan, model_grid(scan, (3.0, 3.0, 3.0))))
+        array = to_array(resample(scan, model_grid(scan, Preprocessing((3.0, 3.0, 3.0)))))
         assert np.array_equal(array, to_array(scan)[::-1, ::-1, :])
 
     @pytest.mark.parametrize("direction", DIRECTIONS.values(), ids=DIRECTIONS)
@@ -225,7 +224,7 @@ class TestResampling:
         scan, truth = (sitk.Image(image) for image in phantom(slices))
         for image in (scan, truth):
             image.SetDirection(direction)
-        grid = model_grid(scan, (3.0, 3.0, 3.0))
+        grid = model_grid(scan, Preprocessing((3.0, 3.0, 3.0)))
         hu, label = resample(scan, grid), resample(truth, grid, label=True)
         assert hu.GetPixelID() == sitk.sitkFloat32
         assert label.GetPixelID() == truth.GetPixelID()
@@ -245,7 +244,7 @@ class TestResampling:
     @pytest.mark.parametrize("case", ["abd_06", "abd_11"])
     def test_real_organs_survive_there_and_back(self, real_ct_folder: Path, case: str) -> None:
         truth = read_label_map(real_ct_folder / "abdomen_original" / f"{case}_seg.nii.gz")
-        there = resample(truth, model_grid(truth, (3.0, 3.0, 3.0)), label=True)
+        there = resample(truth, model_grid(truth, Preprocessing()), label=True)
         back = resample(there, truth, label=True)
         assert back.GetSize() == truth.GetSize()
         for value, bound in ((6, 0.95), (1, 0.93), (11, 0.85)):

@@ -21,7 +21,8 @@ from IncrementalSegLib.models.networks import NetworkSpec
 from IncrementalSegLib.models.package import Model
 from IncrementalSegLib.organs import OrganTable
 from IncrementalSegLib.phantom import PhantomConfig, make_phantom
-from IncrementalSegLib.volumes import Preprocessing, to_array, to_image
+from IncrementalSegLib.preprocessing import Preprocessing
+from IncrementalSegLib.volumes import to_array, to_image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")

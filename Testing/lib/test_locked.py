@@ -21,15 +21,17 @@ from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.inference import predict_label_map, probabilities
 from IncrementalSegLib.inversion import memory
 from IncrementalSegLib.models.locked import LockedNetwork
-from IncrementalSegLib.models.networks import features_and_logits, place
+from IncrementalSegLib.models.networks import place
 from IncrementalSegLib.models.package import Model, load_model, save_package
+from IncrementalSegLib.models.tap import features_and_logits
 from IncrementalSegLib.models.widen import folded_probabilities
 from IncrementalSegLib.organs import organ_named
 from IncrementalSegLib.phantom import PhantomConfig, make_phantom
+from IncrementalSegLib.preprocessing import on_model_grid
 from IncrementalSegLib.training.strategies import STRATEGIES
 from IncrementalSegLib.training.update import update_model
 from IncrementalSegLib.training.workspace import Workspace
-from IncrementalSegLib.volumes import model_grid, resample, to_array
+from IncrementalSegLib.volumes import to_array
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
@@ -52,7 +54,7 @@ def ct() -> sitk.Image:
 @pytest.fixture(scope="module")
 def image(ct: sitk.Image) -> Tensor:
     """That patient as a network sees it, (1, 1, 32, 32, 32)."""
-    hu = to_array(resample(ct, model_grid(ct, COARSE.spacing)))
+    hu = to_array(on_model_grid(ct, COARSE))
     missing = [part for n in reversed(hu.shape) for part in (0, 32 - n)]
     return nn.functional.pad(torch.from_numpy(COARSE.normalise(hu)), missing, value=-1.0)[None, None]
 

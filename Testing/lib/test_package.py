@@ -17,10 +17,10 @@ from IncrementalSegLib.errors import StorageError
 from IncrementalSegLib.models import package
 from IncrementalSegLib.models.package import load_model, package_hash, save_package, verify_package
 from IncrementalSegLib.organs import OrganTable
+from IncrementalSegLib.preprocessing import Preprocessing
 from IncrementalSegLib.training.base import train_base
 from IncrementalSegLib.training.config import TrainingConfig
 from IncrementalSegLib.training.workspace import Workspace
-from IncrementalSegLib.volumes import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

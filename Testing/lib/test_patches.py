@@ -12,9 +12,9 @@ from helping import UNAUGMENTED
 
 from IncrementalSegLib.losses.unbiased import IGNORE
 from IncrementalSegLib.organs import OrganTable
+from IncrementalSegLib.preprocessing import Preprocessing
 from IncrementalSegLib.training.config import Augmentation
 from IncrementalSegLib.training.patches import Batch, CachedCase, PatchSampler, organ_points
-from IncrementalSegLib.volumes import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

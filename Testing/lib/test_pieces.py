@@ -19,11 +19,12 @@ from IncrementalSegLib.models.networks import NetworkSpec
 from IncrementalSegLib.models.package import Model, load_model, save_package
 from IncrementalSegLib.organs import OrganTable, organ_named
 from IncrementalSegLib.pieces import connected_organs, keep_largest_pieces
+from IncrementalSegLib.preprocessing import Preprocessing
 from IncrementalSegLib.training.config import TrainingConfig
 from IncrementalSegLib.training.strategies import STRATEGIES
 from IncrementalSegLib.training.update import update_model
 from IncrementalSegLib.training.workspace import Workspace
-from IncrementalSegLib.volumes import Preprocessing, to_array, to_image
+from IncrementalSegLib.volumes import to_array, to_image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ORGANS = OrganTable.from_names(["Liver", "Spleen"])

@@ -22,8 +22,9 @@ from IncrementalSegLib.errors import Cancelled, PackageError
 from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.losses.unbiased import IGNORE
 from IncrementalSegLib.models.checkpoint import load_state, save_state
-from IncrementalSegLib.models.networks import PRESETS, NetworkSpec, build_network, features_and_logits
+from IncrementalSegLib.models.networks import PRESETS, NetworkSpec, build_network
 from IncrementalSegLib.models.package import Model, load_model, save_package
+from IncrementalSegLib.models.tap import features_and_logits
 from IncrementalSegLib.prototypes import Moments, Prototypes, RunningPrototypes, collect, grown, local_means
 from IncrementalSegLib.training.outcome import recalled
 

@@ -11,10 +11,10 @@ import pytest
 from IncrementalSegLib.cases import read_dataset
 from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.organs import OrganTable
+from IncrementalSegLib.preprocessing import Preprocessing
 from IncrementalSegLib.training import reshape
 from IncrementalSegLib.training.patches import CachedCase, cache_case
 from IncrementalSegLib.training.reshape import with_reshaped
-from IncrementalSegLib.volumes import Preprocessing
 
 SPACING = (12.0, 12.0, 12.0)
 

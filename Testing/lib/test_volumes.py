@@ -15,15 +15,8 @@ from scans import DIRECTIONS, OBLIQUE, RAS, SIZE, ct, label_map, placed, write_d
 
 from IncrementalSegLib import volumes
 from IncrementalSegLib.errors import InputError, StorageError
-from IncrementalSegLib.volumes import (
-    Preprocessing,
-    read_ct,
-    read_label_map,
-    read_volume,
-    same_geometry,
-    to_array,
-    write_volume,
-)
+from IncrementalSegLib.preprocessing import Preprocessing
+from IncrementalSegLib.volumes import read_ct, read_label_map, read_volume, same_geometry, to_array, write_volume
 
 WRITABLE = [".nii.gz", ".nii", ".nrrd", ".mha"]
 REPOSITORY = Path(volumes.__file__).parents[1]

@@ -12,12 +12,12 @@ from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.models.networks import NetworkSpec
 from IncrementalSegLib.models.package import Model
 from IncrementalSegLib.organs import OrganTable, organ_named
+from IncrementalSegLib.preprocessing import Preprocessing
 from IncrementalSegLib.training.base import train_base
 from IncrementalSegLib.training.config import TrainingConfig
 from IncrementalSegLib.training.strategies import strategy_named
 from IncrementalSegLib.training.update import update_model
 from IncrementalSegLib.training.workspace import Workspace
-from IncrementalSegLib.volumes import Preprocessing
 
 TINY = NetworkSpec("UNet", {"spatial_dims": 3, "channels": [8, 16], "strides": [2], "norm": "batch"}, 8)
 CONFIG = TrainingConfig(steps=5, batch=1, patch=(32, 32, 32), device="cpu", precision="float32")

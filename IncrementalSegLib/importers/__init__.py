@@ -1,0 +1,1 @@
+"""Models of other tools, read without executing anything of theirs into our `Model`."""
