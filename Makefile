@@ -52,11 +52,12 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) -c constraints.txt -e '.[figures]'
 	@touch $@
 
-# Slicer's scene and Qt, on which the module is tested without Slicer; of trame-slicer only its terminology files are used.
+# Slicer's scene and Qt, on which the module is tested without Slicer. Without their dependencies: trame-slicer, of which only
+# the terminology files are used, and nnU-Net's networks, which need torch alone.
 $(TESTS): $(READY)
 	@echo "Setting up .venv for the tests (minutes, once) …"
 	@$(PIP) -c constraints.txt -e '.[figures,test]'
-	@$(PIP) -c constraints.txt --no-deps trame-slicer
+	@$(PIP) -c constraints.txt --no-deps trame-slicer dynamic-network-architectures
 	@touch $@
 
 screenshots: $(TESTS)

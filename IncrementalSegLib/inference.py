@@ -120,28 +120,29 @@ def windowed_scores(
 def _windowed(
     network: nn.Module, image: Tensor, patch: tuple[int, int, int], device: torch.device, check: Callable[[], None]
 ) -> Tensor:
-    apply, overlap, blend, padding = _use_of(network)
+    def slide(image: Tensor, roi: Sequence[int], apply: Callable[[Tensor], Tensor], *how: float | str) -> Tensor:
+        def logits(patches: Tensor) -> Tensor:
+            check()
+            with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+                return apply(patches).float()
 
-    def logits(patches: Tensor) -> Tensor:
-        check()
-        with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
-            return apply(patches).float()
+        overlap, blend, padding = how
+        return sliding_window_inference(
+            image, roi, 1, logits, overlap, blend, cval=padding, sw_device=device, device="cpu"
+        )
 
     place(network, device)
     with torch.inference_mode():
-        scores = sliding_window_inference(
-            image[None, None], patch, 1, logits, overlap, blend, cval=padding, sw_device=device, device="cpu"
-        )
-        return scores[0]
+        if isinstance(network, ForeignNetwork):  # windows lie as its own tool lays them, along its own axes
+            seen, use = network.to_network(image[None, None]), network.usage
+            roi = network.in_its_order(patch)
+            return network.from_network(slide(seen, roi, network.mirrored, use.overlap, use.blend, 0.0))[0]
+        apply = _all_scores(network) if isinstance(network, LockedNetwork) else network
+        return slide(image[None, None], patch, apply, OVERLAP, "gaussian", -1.0)[0]
 
 
-def _use_of(network: nn.Module) -> tuple[Callable[[Tensor], Tensor], float, str, float]:
-    """What is called on a window, the windows' overlap and blending, and what stands beyond the edge of a scan."""
-    if isinstance(network, ForeignNetwork):
-        return network.mirrored, network.usage.overlap, network.usage.blend, network.usage.padding
-    if isinstance(network, LockedNetwork):
-        return lambda patches: torch.cat(network.features_and_scores(patches)[1], 1), OVERLAP, "gaussian", -1.0
-    return network, OVERLAP, "gaussian", -1.0
+def _all_scores(network: LockedNetwork) -> Callable[[Tensor], Tensor]:
+    return lambda patches: torch.cat(network.features_and_scores(patches)[1], 1)
 
 
 def fold_children(q: np.ndarray, organs: OrganTable) -> np.ndarray:

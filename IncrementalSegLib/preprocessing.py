@@ -66,10 +66,9 @@ def on_model_grid(ct: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:
         return resample(ct, grid)
     clipped = sitk.Clamp(oriented(ct), sitk.sitkFloat32, low, high)
     thick = _thick_axis(clipped.GetSpacing()) or _thick_axis(grid.GetSpacing())
-    if not thick:
-        return _resampled(clipped, grid, sitk.sitkBSpline)
-    in_slices = _resampled(clipped, _with_axis_of(grid, clipped, "xyz".index(thick)), sitk.sitkBSpline)
-    return _resampled(in_slices, grid, sitk.sitkNearestNeighbor)
+    in_slices = _with_axis_of(grid, clipped, "xyz".index(thick)) if thick else grid
+    smooth = sitk.Clamp(_resampled(clipped, in_slices, sitk.sitkBSpline), sitk.sitkFloat32, low, high)
+    return _resampled(smooth, grid, sitk.sitkNearestNeighbor) if thick else smooth
 
 
 def _thick_axis(spacing: tuple[float, ...]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from IncrementalSegLib.errors import InputError
 from IncrementalSegLib.library import Change
 from IncrementalSegLib.starter import STARTER
 
@@ -15,6 +16,9 @@ from . import Dependencies
 from .Gui import ask, choices, loadInto, saying, swatch
 from .Models import ModelInfo
 from .Session import Session
+
+# Files by which a folder is chosen, and how far below it they lie.
+_MARKS = {"checksums.json": 0, "plans.json": 0, "labels.csv": 0, "metadata.json": 1}
 
 
 class ModelPanel:
@@ -49,6 +53,8 @@ class ModelPanel:
         choices(self.ui.versionSelector, texts, versions.index(info.version) if own else -1)
         for widget in (self.ui.versionLabel, self.ui.versionSelector, self.ui.revertButton):
             widget.visible = len(versions) > 1
+        self.ui.importButton.enabled = not self.session.foreign.running
+        self.ui.importButton.text = _("Import…") if self.ui.importButton.enabled else _("Reading …")
         self.ui.exportButton.enabled = self.ui.folderButton.enabled = bool(info and info.folder)
         self.ui.deleteButton.enabled = bool(info and info.name != STARTER)
         self.ui.deviceLabel.text = self.session.machine.sentence
@@ -72,18 +78,36 @@ class ModelPanel:
             self.session.chooseModel(self._infos[index].name)
 
     def onImport(self, checked: bool = False) -> None:
-        """Take a package into the library."""
-        source = ask["openFile"](_("Model package (zip, or checksums.json in its folder)"), "*.zip checksums.json")
-        if not source:
+        """Take a package, or a model of another tool, into the library."""
+        chosen = ask["openFile"](
+            _("Model: zip, or the file in its folder (MONAI, Auto3DSeg, nnU-Net)"), " ".join(["*.zip", *_MARKS])
+        )
+        if not chosen:
             return
-        path = Path(source)
-        package = path.parent if path.name == "checksums.json" else path
-        name = ask["text"](_("Name of the model"), package.stem)
-        models = self.session.models
-        with saying(_("The model was not imported.")), models.opened(package) as folder:
-            if name and self._replaces(name, folder):
-                models.library.accept(folder, name)
-                self.session.chooseModel(name)
+        path, models = Path(chosen), self.session.models
+        source = path.parents[_MARKS[path.name]] if path.name in _MARKS else path
+        with saying(_("The model was not imported.")):
+            if models.isPackage(source):
+                with models.opened(source) as package:
+                    self._take(package, source.stem)
+            else:
+                self.session.readForeign(source, lambda package, said: self._arrived(package, source.stem, said))
+
+    def _arrived(self, package: Path | None, name: str, said: str) -> None:
+        """The worker has read a model of another tool, or says why it cannot."""
+        with saying(_("The model was not imported.")):
+            if package is None:
+                raise InputError(said)
+            if said:
+                ask["inform"](said)
+            self._take(package, name)
+
+    def _take(self, package: Path, suggested: str) -> None:
+        """Make a package a model of the library, under a name that the user gives."""
+        name = ask["text"](_("Name of the model"), suggested)
+        if name and self._replaces(name, package):
+            self.session.models.library.accept(package, name)
+            self.session.chooseModel(name)
 
     def _replaces(self, name: str, package: Path) -> bool:
         """Whether a package is to become a version of this model: asked where there is one of that name."""

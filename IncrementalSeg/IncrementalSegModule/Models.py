@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.errors import IncrementalSegError, InputError
+from IncrementalSegLib.importers.archive import opened
 from IncrementalSegLib.library import Change, ModelLibrary
 from IncrementalSegLib.models.contents import Contents, read_contents
 from IncrementalSegLib.starter import STARTER, starter_model
@@ -110,26 +110,26 @@ class Models:
         )
         return text.format(number=current.version, name=name, organs=", ".join(gone))
 
+    @staticmethod
+    def isPackage(source: Path) -> bool:
+        """Whether a folder or zip file looks like what Export wrote, rather than like a model of another tool."""
+        if source.is_dir():
+            return (source / "checksums.json").exists()
+        if not zipfile.is_zipfile(source):
+            return False
+        with zipfile.ZipFile(source) as archive:
+            return any(Path(name).name == "checksums.json" for name in archive.namelist())
+
+    @staticmethod
     @contextmanager
-    def opened(self, source: Path) -> Iterator[Path]:
-        """A package folder, or that of a zip unpacked for a while.
+    def opened(source: Path) -> Iterator[Path]:
+        """A package folder, or that of a zip file unpacked for a while.
 
         Raises:
-            InputError: it is neither.
+            InputError: it is damaged, or would be unpacked to somewhere else.
         """
-        if source.is_dir():
-            yield source
-            return
-        if not zipfile.is_zipfile(source):
-            raise InputError(
-                _("{file} is neither a model package nor a zip of one: choose what Export wrote.").format(file=source)
-            )
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.unpack_archive(str(source), folder, "zip")
-            found = sorted(Path(folder).rglob("checksums.json"))
-            if not found:
-                raise InputError(_("{file} holds no model package: choose what Export wrote.").format(file=source))
-            yield found[0].parent
+        with opened(source) as folder:
+            yield next(iter(sorted(folder.rglob("checksums.json"))), folder / "checksums.json").parent
 
     @staticmethod
     def exportTo(info: ModelInfo, target: Path) -> Path:

@@ -60,7 +60,7 @@ class Panel(VTKObservationMixin):
         self.session.listeners.remove(self.refresh)
         self.session.watchers.remove(self.watch)
         self.session.update.cancel()
-        for work in (self.session.predictor, self.session.dreams, self.session.machine.process):
+        for work in (self.session.predictor, self.session.dreams, self.session.foreign, self.session.machine.process):
             work.cancel()
 
     def _sceneChanged(self, caller: Any, event: Any) -> None:

@@ -14,6 +14,7 @@ from IncrementalSegLib.errors import IncrementalSegError, InputError
 
 from . import Dependencies
 from .Dreams import Dreams
+from .ForeignModel import ForeignModel, Receiver
 from .Jobs import JobFolder, allJobs, writeJob
 from .Machine import Machine
 from .Models import Models
@@ -33,6 +34,7 @@ class Session(Plan):
         super().__init__(parameterNode, models)
         self.watchers: list[Callable[[], None]] = []
         self.update, self.predictor = Update(self.progressed, self.changed), Predictor(self.progressed, self.changed)
+        self.foreign = ForeignModel(self.changed)
         self.machine, self.dreams = Machine(self.changed), Dreams(self.progressed, self.changed)
         self.shown = Shown()
         self.preparing = False
@@ -51,6 +53,15 @@ class Session(Plan):
         self._requirePackages()
         state = self.state
         self.machine.measure(self._usable().folder, state.patch, state.batch, self.device)
+
+    def readForeign(self, source: Path, receive: Receiver) -> None:
+        """Read a model of another tool in the background; ``receive`` gets it as a package.
+
+        Raises:
+            InputError: packages are missing, or another one is being read.
+        """
+        self._requirePackages()
+        self.foreign.read(source, receive)
 
     @property
     def expected(self) -> str:

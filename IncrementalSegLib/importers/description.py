@@ -17,7 +17,7 @@ from numpy._core import multiarray
 from torch import Tensor, nn
 
 from ..errors import InputError, PackageError
-from ..models.foreign import Usage, build_foreign, feature_channels, outline
+from ..models.foreign import MONAI_NETWORKS, Usage, build_foreign, feature_channels, outline
 from ..models.networks import NetworkSpec
 from ..models.package import Model
 from ..organs import OrganTable, organ_named
@@ -147,7 +147,13 @@ def table_of(names: Mapping[int, str]) -> OrganTable:
 
 
 def known_arguments(name: str, args: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """What MONAI's network takes of these arguments, but for its inputs and outputs, and the names of the rest."""
+    """What MONAI's network takes of these arguments, but for its inputs and outputs, and the names of the rest.
+
+    Raises:
+        InputError: the network is none that is known here.
+    """
+    if name not in MONAI_NETWORKS:
+        raise InputError(f"Network '{name}' is not among those that can be read: {', '.join(MONAI_NETWORKS)}.")
     accepted = inspect.signature(getattr(nets, name)).parameters
     kept = {key: value for key, value in args.items() if key in accepted}
     return {key: kept[key] for key in kept if key not in ("in_channels", "out_channels")}, sorted(

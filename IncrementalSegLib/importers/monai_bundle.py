@@ -78,7 +78,7 @@ def _described(metadata: Any, config: dict[str, Any], path: Path, orientation: s
     given = {key: _value(config, value) for key, value in network.items()}
     if given.get("in_channels", 1) != 1 or given.get("spatial_dims", 3) != 3:
         raise InputError(f"{path}: the network takes no single 3D CT: it cannot be used here.")
-    args, dropped = known_arguments(name, given) if name.isidentifier() else ({}, [])
+    args, dropped = known_arguments(name, given)
     names = _organ_names(metadata, path)
     _refuse_sigmoid(config, path)
     preprocessing, intensity, turned = _preprocessing(config, path, orientation)
@@ -128,7 +128,8 @@ def _value(config: dict[str, Any], value: Any, depth: int = 0) -> Any:
 
 def _organ_names(metadata: Any, path: Path) -> dict[int, str]:
     outputs = metadata["network_data_format"]["outputs"]
-    channels = {int(channel): str(name) for channel, name in next(iter(outputs.values()))["channel_def"].items()}
+    prediction = outputs["pred"] if "pred" in outputs else next(iter(outputs.values()), {})
+    channels = {int(channel): str(name) for channel, name in prediction["channel_def"].items()}
     if "background" not in channels.get(0, "").lower():
         raise InputError(f"{path}: its first channel is not the background, so a new organ cannot come out of it.")
     return {channel: name for channel, name in channels.items() if channel}

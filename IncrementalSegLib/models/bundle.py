@@ -19,6 +19,7 @@ _SQUARE = (
     "$lambda image: image.affine[:3, :3].copy_(torch.as_tensor("
     "zoom_affine(image.affine.numpy(), image.pixdim.numpy(), diagonal=False)[:3, :3])) is None or image"
 )
+_SEQUENTIAL = "$torch.nn.Sequential(collections.OrderedDict(trunk=@trunk, activation=@activation, head=@head))"
 AIR = -0.9  # on the [-1, 1] scale; prediction runs in the box around everything above it
 
 
@@ -82,7 +83,7 @@ def _ours(spec: NetworkSpec, classes: int) -> dict[str, Any]:
             "out_channels": classes,
             "kernel_size": 1,
         },
-        "network_def": "$torch.nn.Sequential(collections.OrderedDict(trunk=@trunk, activation=@activation, head=@head))",
+        "network_def": _SEQUENTIAL,
     }
 
 
@@ -169,7 +170,7 @@ def inference_config(
             "sw_batch_size": 1,
             "overlap": spec.usage.overlap if spec.usage else OVERLAP,
             "mode": spec.usage.blend if spec.usage else "gaussian",
-            "cval": spec.usage.padding if spec.usage else -1,
+            "cval": -1,
         },
         "postprocessing": {
             "_target_": "Compose",

@@ -6,7 +6,7 @@ to the grid is `Preprocessing`'s. Nothing is executed but constructors from the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -66,12 +66,6 @@ class Usage:
         if not whole or self.family not in ("monai", "nnunet") or self.blend not in ("gaussian", "constant"):
             raise InputError(f"A network cannot be used like this: {self}.")
 
-    @property
-    def padding(self) -> float:
-        """What stands beyond the edge of a scan, on our scale: where the tool pads with 0."""
-        low, high = self.intensity
-        return -1.0 if self.squashed else -(high + low) / (high - low)
-
 
 class ForeignNetwork(nn.Module):
     """A foreign ``trunk`` with its own last layers, called like one of ours.
@@ -88,7 +82,7 @@ class ForeignNetwork(nn.Module):
     def __init__(self, trunk: nn.Module, tap: str, heads: set[str], usage: Usage, classes: int, divisor: int) -> None:
         super().__init__()
         self.trunk, self.usage, self.classes, self.divisor = trunk, usage, classes, divisor
-        self._tap, self._heads = tap, heads
+        self.tap, self.heads = tap, heads
         letters = [_AXES[letter] for letter in usage.orientation]
         self._order = [0, 1, *(2 + axis for axis, _ in letters)]
         self._back = [0, 1, *(2 + [axis for axis, _ in letters].index(axis) for axis in range(3))]
@@ -96,50 +90,56 @@ class ForeignNetwork(nn.Module):
 
     def head_parameters(self) -> list[nn.Parameter]:
         """What depends on the number of classes."""
-        return [value for name, value in self.trunk.named_parameters() if name.rpartition(".")[0] in self._heads]
+        return [value for name, value in self.trunk.named_parameters() if name.rpartition(".")[0] in self.heads]
 
     def features_and_logits(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Features (B, F, x, y, z) and logits (B, 1 + K, x, y, z); coarser features are interpolated."""
         seen: list[Tensor] = []
-        tap = self.trunk.get_submodule(self._tap)
+        tap = self.trunk.get_submodule(self.tap)
         hook = tap.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         try:
             logits = self(image)
         finally:
             hook.remove()
-        features = self._from_network(seen[-1])
+        features = self.from_network(seen[-1])
         if features.shape[2:] != logits.shape[2:]:
             features = nn.functional.interpolate(features, logits.shape[2:], mode="trilinear", align_corners=False)
         return features, logits
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, 1 + K, x, y, z) of an image (B, 1, x, y, z)."""
-        return self._from_network(self._first(self.trunk(self._to_network(image))))
+        return self.from_network(self._first(self.trunk(self.to_network(image))))
 
-    def mirrored(self, image: Tensor) -> Tensor:
-        """Logits averaged over the mirror images that the network's tool predicts."""
-        seen, total, count = self._to_network(image), None, 0
+    def mirrored(self, seen: Tensor) -> Tensor:
+        """Logits averaged over the mirror images that its tool predicts; both along the network's own axes."""
+        total, count = None, 0
         for choice in range(2 ** len(self.usage.mirror)):
             axes = [2 + axis for bit, axis in enumerate(self.usage.mirror) if choice >> bit & 1]
             logits = self._first(self.trunk(seen.flip(axes) if axes else seen))
             logits = logits.flip(axes) if axes else logits
             total, count = logits if total is None else total + logits, count + 1
         assert total is not None
-        return self._from_network(total / count)
+        return total / count
 
     def _first(self, output: Any) -> Tensor:
         """The finest of the outputs of deep supervision."""
         output = output[0] if isinstance(output, list | tuple) else output
         return output[:, 0] if output.dim() == 6 else output
 
-    def _to_network(self, image: Tensor) -> Tensor:
+    def in_its_order(self, values: Sequence[int]) -> list[int]:
+        """Values along (x, y, z), along the network's own axes."""
+        return [values[axis - 2] for axis in self._order[2:]]
+
+    def to_network(self, image: Tensor) -> Tensor:
+        """An image as the network takes it: its axes, its scale."""
         low, high = self.usage.intensity
         image = image.permute(self._order).flip(self._flips)
         if (low, high) != (-1.0, 1.0):
             image = image * ((high - low) / 2) + (high + low) / 2
         return image.sigmoid() if self.usage.squashed else image
 
-    def _from_network(self, maps: Tensor) -> Tensor:
+    def from_network(self, maps: Tensor) -> Tensor:
+        """Maps along the network's axes, (B, C, x, y, z)."""
         return maps.flip(self._flips).permute(self._back)
 
 
@@ -180,7 +180,7 @@ def _maker(name: str, usage: Usage) -> Callable[[str, dict[str, Any], int], nn.M
 
 def feature_channels(network: ForeignNetwork) -> int:
     """Number of channels of the features before the classes."""
-    tap = network.trunk.get_submodule(network._tap)
+    tap = network.trunk.get_submodule(network.tap)
     assert isinstance(tap, nn.Conv3d | nn.ConvTranspose3d)
     return tap.in_channels
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..losses.pooled import PooledStripDistillation
 from ..losses.unbiased import IGNORE, Distillation, Posterior, UnbiasedDistillation, UnbiasedSegmentationLoss
+from ..models.foreign import ForeignNetwork
 from ..models.tap import features_and_logits
 from .guidance import Guidance
 from .patches import Batch
@@ -131,18 +132,28 @@ def entropy_pseudo_labels(q: Tensor, most: Tensor) -> Tensor:
 def stages(network: nn.Module, record: bool = True) -> Iterator[list[Tensor]]:
     """Collect the last feature map (B, C, x, y, z) before every change of resolution in a network's trunk.
 
-    The list fills during a forward pass inside the ``with`` block; with ``record=False`` it stays empty.
+    The list fills during one forward pass inside the ``with`` block; with ``record=False`` it stays empty. Of a foreign
+    network what makes classes, and what comes behind that, is no stage.
     """
     maps: list[Tensor] = []
+    heads: set[str] = network.heads if isinstance(network, ForeignNetwork) else set()
+    behind = False
 
     def keep(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.dim() == 5:
+        if isinstance(output, Tensor) and output.dim() == 5 and not behind:
             if maps and maps[-1].shape[2:] == output.shape[2:]:
                 maps.pop()
             maps.append(output)
 
-    modules = network.get_submodule("trunk").modules() if record else ()
-    hooks = [leaf.register_forward_hook(keep) for leaf in modules if not any(leaf.children())]
+    def end(module: nn.Module, inputs: object) -> None:
+        nonlocal behind
+        behind = True
+
+    trunk = network.get_submodule("trunk")
+    layers = [layer for name, layer in trunk.named_modules() if not any(layer.children()) and name not in heads]
+    hooks = [layer.register_forward_hook(keep) for layer in layers] if record else []
+    if record and isinstance(network, ForeignNetwork):
+        hooks.append(trunk.get_submodule(network.tap).register_forward_pre_hook(end))
     try:
         yield maps
     finally:

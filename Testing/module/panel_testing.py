@@ -46,13 +46,20 @@ def variant(package: Path, folder: Path) -> Path:
 
 def worker(*arguments: str) -> None:
     """Run the command line as the module does, and wait for it."""
+    _run("-m", "IncrementalSegLib", *arguments)
+
+
+def python(code: str) -> None:
+    """Run code that needs torch, which the module does not load, as the worker would."""
+    _run("-c", code)
+
+
+def _run(*arguments: str) -> None:
     from IncrementalSegModule.Paths import libraryFolder
     from IncrementalSegModule.Process import pythonProgram
 
     environment = {**os.environ, "PYTHONPATH": str(libraryFolder()), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [pythonProgram(), "-m", "IncrementalSegLib", *arguments], capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run([pythonProgram(), *arguments], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
 
 
@@ -117,8 +124,9 @@ class PanelTest(unittest.TestCase):
         session.predictor.cancel()
         session.dreams.cancel()
         session.machine.process.cancel()
+        session.foreign.cancel()
         self.wait(lambda: not (session.update.running or session.predictor.running or session.dreams.running), 20)
-        self.wait(lambda: not session.machine.running, 20)
+        self.wait(lambda: not (session.machine.running or session.foreign.running), 20)
         session.update.job, session.update.failure, session.predictor.failure = None, "", ""
 
     def wait(self, condition, seconds: float = 300.0) -> None:

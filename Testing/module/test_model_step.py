@@ -10,7 +10,7 @@ from pathlib import Path
 
 import qt
 import slicer
-from panel_testing import PanelTest, material, variant
+from panel_testing import PanelTest, material, python, variant
 
 
 class ModelStepTest(PanelTest):
@@ -80,12 +80,30 @@ class ModelStepTest(PanelTest):
         self.import_(variant(material() / "base" / "model", self.folder / "second"), "Abdomen", False)
         self.assertRegex(self.asked[-1], "Version 2 of 'Abdomen', now in use, knows organs that .*: .*idney")
 
-    def test_what_is_no_package_is_refused_and_nothing_is_added(self) -> None:
+    def test_what_is_no_model_is_refused_and_nothing_is_added(self) -> None:
         (self.folder / "some.zip").write_bytes(b"not a zip")
         self.answers = {"openFile": str(self.folder / "some.zip"), "text": "Bad"}
         self.ui.importButton.click()
-        self.assertIn("neither a model package nor a zip", self.errors[0])
+        self.assertFalse(self.ui.importButton.enabled)
+        self.wait(lambda: not self.session.foreign.running)
+        self.assertIn("neither a folder nor a zip file", self.errors[0])
         self.assertEqual(self.session.models.library.names(), ["Abdomen"])
+        self.assertTrue(self.ui.importButton.enabled)
+
+    def test_a_model_of_another_tool_is_read_by_the_worker_and_becomes_a_model(self) -> None:
+        written = (
+            f"from foreign_models import bundle; bundle(Path({str(self.folder / 'theirs')!r}), {{'img_size': 96}})"
+        )
+        lib = str(Path(__file__).resolve().parents[1] / "lib")
+        python(f"import sys; sys.path.insert(0, {lib!r}); from pathlib import Path; {written}")
+        chosen = str(self.folder / "theirs" / "configs" / "metadata.json")
+        self.answers = {"openFile": chosen, "inform": True, "text": "Bundle"}
+        self.ui.importButton.click()
+        self.wait(lambda: not self.session.foreign.running)
+        self.assertEqual(self.errors, [])
+        self.assertIn("img_size", self.asked[1])
+        self.assertEqual(self.session.model.name, "Bundle")
+        self.assertEqual(self.session.model.contents.organs.names, ["Liver", "Spleen", "Right kidney"])
 
     def test_a_damaged_model_says_so_and_cannot_be_used(self) -> None:
         (self.session.model.folder / "models" / "model.pt").write_bytes(b"broken")
