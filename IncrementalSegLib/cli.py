@@ -198,6 +198,13 @@ def _import(options: argparse.Namespace) -> None:
     reporter.emit("finished", model=str(options.out))
 
 
+def _export(options: argparse.Namespace) -> None:
+    from .importers.auto3dseg import export_auto3dseg
+    from .models.package import load_model
+
+    export_auto3dseg(load_model(model_folder(options.model)), options.out)
+
+
 def _models(options: argparse.Namespace) -> None:
     from .library import ModelLibrary
 
@@ -274,6 +281,7 @@ _VERBS = {
     "synthesize": _synthesize,
     "estimate": _estimate,
     "import": _import,
+    "export": _export,
     "run": _run,
     "resume": _run,
     "models": _models,

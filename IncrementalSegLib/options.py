@@ -42,6 +42,7 @@ def build_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     _synthesize(add("synthesize", "Synthetic CT with label maps that a model dreams up (MOSInversion)."))
     _estimate(add("estimate", "What an update takes on this machine: device, time and memory, measured."))
     _import(add("import", "Read a model of another tool, to grow it and to predict with it."))
+    _export(add("export", "Write a model that came from Auto3DSeg for MONAIAuto3DSeg again."))
     stops = "Stops at a signal, at the end of a stdin pipe, or when JOB/cancel appears."
     _job(add("run", "Do the work of a new job folder.", stops), resuming=False)
     _job(add("resume", "Go on with a job that was stopped.", stops), resuming=True)
@@ -145,6 +146,11 @@ def _import(parser: argparse.ArgumentParser) -> None:
     )
     _out(parser, "new folder for the model package")
     _how(parser)
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="package or job folder, or library name")
+    _out(parser, "new folder for model.pt and labels.csv")
 
 
 def _job(parser: argparse.ArgumentParser, resuming: bool) -> None:

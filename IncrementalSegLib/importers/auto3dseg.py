@@ -6,14 +6,17 @@ without clipping, and put through the logistic function.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, PackageError
-from ..models.foreign import Usage
+from ..errors import InputError, PackageError, StorageError
+from ..models.checkpoint import save_state
+from ..models.foreign import ForeignNetwork, Usage
 from ..models.package import Model
 from ..organs import OrganTable
 from ..preprocessing import Preprocessing
+from ..storage import write_text
 from .description import Description, assembled, known_arguments, read_weights, state_dict_in, triple
 
 _TOLERANCE, _OVERLAP = 0.25, 0.625
@@ -43,6 +46,43 @@ def import_auto3dseg(folder: Path, orientation: str) -> tuple[Model, list[str]]:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OSError) as error:
         raise InputError(f"{path}: its recipe lacks something ({error!r}): export the model again.") from error
     return assembled(description, state_dict_in(content, path, "state_dict")), warnings
+
+
+def export_auto3dseg(model: Model, folder: Path) -> None:
+    """Write a model that was read from this format, and may have been grown since, in it again.
+
+    Raises:
+        InputError: its network is another one.
+        StorageError: the folder exists, or cannot be written.
+    """
+    usage, recipe = model.spec.usage, model.preprocessing
+    network = model.network
+    if (
+        not isinstance(network, ForeignNetwork)
+        or usage is None
+        or not (model.spec.name == "SegResNetDS" and usage.squashed)
+    ):
+        raise InputError(
+            f"The model is a {model.spec.name}: Auto3DSeg opens SegResNetDS only, as read from an Auto3DSeg model."
+        )
+    if folder.exists():
+        raise StorageError(f"{folder} exists already: give a new folder name.")
+    target = {"_target_": "SegResNetDS", **model.spec.args, "in_channels": 1, "out_channels": model.classes}
+    config = {
+        "network": target,
+        "sigmoid": False,
+        "normalize_mode": "range",
+        "intensity_bounds": list(recipe.window),
+        "resample_resolution": list(recipe.spacing),
+        "roi_size": list(model.patch),
+        "orientation_ras": recipe.orientation == "RAS",
+        "crop_foreground": True,
+        "bundle_root": "",
+    }
+    labels = OrganTable(replace(organ, label=channel) for channel, organ in enumerate(model.organs, start=1))
+    weights = {key: tensor.cpu().contiguous() for key, tensor in network.trunk.state_dict().items()}
+    save_state(folder / "model.pt", {"epoch": 0, "best_metric": 0.0, "config": config, "state_dict": weights})
+    write_text(folder / "labels.csv", labels.to_csv())
 
 
 def _described(

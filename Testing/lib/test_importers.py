@@ -181,6 +181,31 @@ def test_it_can_be_grown_by_an_organ(kind: str, strategy: str, tmp_path: Path, t
     assert load_model(tmp_path / "grown").classes == model.classes + 1
 
 
+def test_a_grown_auto3dseg_model_opens_in_its_own_tool(tmp_path: Path, two_cases: list[Case]) -> None:
+    auto3dseg(tmp_path / "theirs")
+    model, workspace = import_model(tmp_path / "theirs"), Workspace(tmp_path / "job")
+    grown = update_model(
+        model, two_cases, [organ_named("Stomach")], CONFIG, strategy_named("mib"), workspace, allow_overlap=True
+    )
+    save_package(grown, tmp_path / "grown")
+    assert main(["export", "--model", str(tmp_path / "grown"), "--out", str(tmp_path / "back")]) == 0
+    content = torch.load(tmp_path / "back/model.pt", weights_only=True)
+    network = ConfigParser(content["config"]["network"]).get_parsed_content()
+    network.load_state_dict(content["state_dict"], strict=True)
+    again, image = import_model(tmp_path / "back"), torch.rand(1, 1, 32, 32, 32) * 2 - 1
+    assert again.organs.names == [*model.organs.names, "Stomach"] and again.preprocessing == model.preprocessing
+    with torch.no_grad():
+        assert torch.equal(again.network(image), grown.network.eval()(image))
+    assert main(["export", "--model", str(tmp_path / "grown"), "--out", str(tmp_path / "back")]) == 4
+
+
+def test_what_is_no_auto3dseg_model_is_not_written_as_one(tmp_path: Path, capsys) -> None:
+    bundle(tmp_path / "theirs")
+    save_package(import_model(tmp_path / "theirs"), tmp_path / "ours")
+    assert main(["export", "--model", str(tmp_path / "ours"), "--out", str(tmp_path / "back")]) == 2
+    assert "Auto3DSeg opens SegResNetDS only" in capsys.readouterr().err and not (tmp_path / "back").exists()
+
+
 def test_a_zip_of_it_does_as_well_and_the_command_line_says_what_came_in(tmp_path: Path, capsys) -> None:
     bundle(tmp_path / "theirs/spleen", {"img_size": 96})
     archive = shutil.make_archive(str(tmp_path / "sent"), "zip", tmp_path / "theirs")
