@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .events import Reporter
 from .models.bundle import AIR, OVERLAP
-from .models.foreign import ForeignNetwork
+from .models.foreign import ForeignNetwork, Usage
 from .models.locked import LockedNetwork
 from .models.networks import place
 from .models.package import Model
@@ -22,6 +22,7 @@ from .organs import OrganTable
 from .pieces import keep_largest_pieces
 from .preprocessing import on_model_grid, resample
 from .volumes import to_array, to_image
+from .windows import evenly_windowed
 
 
 def predict_label_map(
@@ -47,8 +48,7 @@ def predict_label_map(
     for part in scores.split(parts_of(model.network, len(scores))):
         table = OrganTable(organs[: len(part) - 1])
         organs = organs[len(table) :]
-        q = fold_children(torch.softmax(part, 0).numpy(), table)
-        merged = merge(q, corner, ct, table, model.connected, merged)
+        merged = merge(_votes(part, table, model.spec.usage), corner, ct, table, model.connected, merged)
     assert merged is not None
     return merged
 
@@ -120,29 +120,37 @@ def windowed_scores(
 def _windowed(
     network: nn.Module, image: Tensor, patch: tuple[int, int, int], device: torch.device, check: Callable[[], None]
 ) -> Tensor:
-    def slide(image: Tensor, roi: Sequence[int], apply: Callable[[Tensor], Tensor], *how: float | str) -> Tensor:
-        def logits(patches: Tensor) -> Tensor:
+    def scores_of(apply: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def scores(patches: Tensor) -> Tensor:
             check()
             with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
                 return apply(patches).float()
 
-        overlap, blend, padding = how
-        return sliding_window_inference(
-            image, roi, 1, logits, overlap, blend, cval=padding, sw_device=device, device="cpu"
-        )
+        return scores
 
     place(network, device)
+    slide = partial(sliding_window_inference, sw_batch_size=1, sw_device=device, device="cpu")
     with torch.inference_mode():
-        if isinstance(network, ForeignNetwork):  # windows lie as its own tool lays them, along its own axes
-            seen, use = network.to_network(image[None, None]), network.usage
-            roi = network.in_its_order(patch)
-            return network.from_network(slide(seen, roi, network.mirrored, use.overlap, use.blend, 0.0))[0]
-        apply = _all_scores(network) if isinstance(network, LockedNetwork) else network
-        return slide(image[None, None], patch, apply, OVERLAP, "gaussian", -1.0)[0]
+        if isinstance(network, ForeignNetwork):  # along its own axes, windows as its own tool lays them
+            seen, roi, use = network.to_network(image[None, None]), network.in_its_order(patch), network.usage
+            apply = scores_of(network.mirrored)
+            if use.family == "nnunet":
+                return network.from_network(evenly_windowed(seen, roi, use.overlap, apply, device))[0]
+            found = slide(seen, roi, predictor=apply, overlap=use.overlap, mode=use.blend)
+            return network.from_network(found)[0]
+        apply = scores_of(_all_scores(network) if isinstance(network, LockedNetwork) else network)
+        return slide(image[None, None], patch, predictor=apply, overlap=OVERLAP, mode="gaussian", cval=-1)[0]
 
 
 def _all_scores(network: LockedNetwork) -> Callable[[Tensor], Tensor]:
     return lambda patches: torch.cat(network.features_and_scores(patches)[1], 1)
+
+
+def _votes(scores: Tensor, organs: OrganTable, usage: Usage | None) -> np.ndarray:
+    """What is interpolated to the CT's grid before the largest wins: probabilities; an nnU-Net's logits, as it does."""
+    if usage and usage.family == "nnunet" and not organs.parent_channels():
+        return (scores - scores.amax(0)).numpy()
+    return fold_children(torch.softmax(scores, 0).numpy(), organs)
 
 
 def fold_children(q: np.ndarray, organs: OrganTable) -> np.ndarray:
@@ -171,7 +179,7 @@ def merge(
     ``before`` gives to an organ stays. Two float32 volumes of the CT's size are held at a time.
     """
     labels = [0, *(organ.label for organ in organs)]
-    best = np.full(ct.GetSize()[::-1], -1.0, np.float32)
+    best = np.full(ct.GetSize()[::-1], -np.inf, np.float32)
     merged = np.zeros(best.shape, np.uint8 if max(labels) < 256 else np.uint16)
     for channel, value in enumerate(labels):
         _paint(merged, best, value, resample(to_image(q[channel], grid), ct, outside=1.0 if channel == 0 else 0.0))
