@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,6 @@ class Description:
     patch: tuple[int, int, int]
     weights: Path
     licence: str = ""
-    warnings: tuple[str, ...] = field(default=())
 
 
 def assembled(description: Description, state: Mapping[str, Tensor]) -> Model:

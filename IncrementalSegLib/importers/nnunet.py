@@ -41,17 +41,15 @@ def import_nnunet(folder: Path, orientation: str) -> tuple[Model, list[str]]:
     content = read_weights(path)
     try:
         name, configuration = _configuration(plans, folder, content)
-        description, warnings = _described(plans, dataset, configuration, content, path, orientation)
+        description = _described(plans, dataset, configuration, content, path, orientation)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise InputError(
             f"{folder}: plans.json or dataset.json lacks something ({error!r}): export it again."
         ) from error
+    notes = [f"Configuration {name}, trained on scans that lie as {orientation}."]
     if others:
-        warnings.append(f"{path.parent.name} is used alone; nnU-Net itself would average {others + 1} folds.")
-    return assembled(description, state_dict_in(content, path, "network_weights", "state_dict")), [
-        f"Configuration {name}, scans as in {orientation}.",
-        *warnings,
-    ]
+        notes.append(f"{path.parent.name} is used alone; nnU-Net itself would average {others + 1} folds.")
+    return assembled(description, state_dict_in(content, path, "network_weights", "state_dict")), notes
 
 
 def _checkpoint(folder: Path) -> tuple[Path, int]:
@@ -83,7 +81,7 @@ def _configuration(plans: Any, folder: Path, content: Any) -> tuple[str, dict[st
 
 def _described(
     plans: Any, dataset: Any, configuration: dict[str, Any], content: Any, path: Path, orientation: str
-) -> tuple[Description, list[str]]:
+) -> Description:
     _refuse_unsupported(dataset, configuration, path)
     network, args = _network(configuration)
     facts = plans["foreground_intensity_properties_per_channel"]["0"]
@@ -103,7 +101,7 @@ def _described(
     )
     spacing = triple(configuration["spacing"], "its spacing", path)
     patch = triple(configuration["patch_size"], "its patch", path)
-    description = Description(
+    return Description(
         "nnU-Net",
         network,
         args,
@@ -114,7 +112,6 @@ def _described(
         path,
         str(dataset.get("licence") or dataset.get("license") or ""),
     )
-    return description, []
 
 
 def _refuse_unsupported(dataset: Any, configuration: dict[str, Any], path: Path) -> None:
