@@ -35,22 +35,27 @@ def metadata() -> dict[str, Any]:
     return {"version": "0.1.0", "license": "Apache-2.0", "network_data_format": {"inputs": {}, "outputs": outputs}}
 
 
-def inference(network: dict[str, Any]) -> dict[str, Any]:
+WINDOW = [("ScaleIntensityRanged", {"a_min": -175, "a_max": 250, "b_min": 0.0, "b_max": 1.0, "clip": True})]
+WHOLE_SCAN = [("NormalizeIntensityd", {"nonzero": True}), ("ScaleIntensityd", {"minv": -1.0, "maxv": 1.0})]
+
+
+def preprocessing(scaling: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     keyed = [
         ("LoadImaged", {}),
         ("EnsureChannelFirstd", {}),
         ("Orientationd", {"axcodes": "RAS"}),
         ("Spacingd", {"pixdim": "@pixdim", "mode": "bilinear"}),
-        ("ScaleIntensityRanged", {"a_min": -175, "a_max": 250, "b_min": 0.0, "b_max": 1.0, "clip": True}),
+        *scaling,
         ("EnsureTyped", {}),
     ]
+    return {"_target_": "Compose", "transforms": [{"_target_": kind, "keys": "image", **more} for kind, more in keyed]}
+
+
+def inference(network: dict[str, Any]) -> dict[str, Any]:
     return {
         "pixdim": _SPACING,
         "network_def": network,
-        "preprocessing": {
-            "_target_": "Compose",
-            "transforms": [{"_target_": kind, "keys": "image", **more} for kind, more in keyed],
-        },
+        "preprocessing": preprocessing(WINDOW),
         "inferer": {"_target_": "SlidingWindowInferer", "roi_size": _PATCH, "sw_batch_size": 4, "overlap": 0.5},
         "postprocessing": {
             "_target_": "Compose",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from foreign_models import ORGANS, auto3dseg, bundle, nnunet
+from foreign_models import ORGANS, WHOLE_SCAN, WINDOW, auto3dseg, bundle, nnunet, preprocessing
 from monai.bundle import ConfigParser
 from monai.inferers import sliding_window_inference
 from torch import nn
@@ -61,8 +61,9 @@ def predicted(model: Model, path: Path) -> np.ndarray:
     return sitk.GetArrayFromImage(predict_label_map(model, sitk.ReadImage(str(path)), torch.device("cpu"))).T
 
 
-def test_a_bundle_predicts_what_monai_itself_predicts(tmp_path: Path, scan: Path) -> None:
-    network, parser = bundle(tmp_path / "theirs"), ConfigParser()
+@pytest.mark.parametrize("scaling", [WINDOW, WHOLE_SCAN], ids=["a window of HU", "the whole scan"])
+def test_a_bundle_predicts_what_monai_itself_predicts(tmp_path: Path, scan: Path, scaling: list) -> None:
+    network, parser = bundle(tmp_path / "theirs", preprocessing=preprocessing(scaling)), ConfigParser()
     parser.read_config(tmp_path / "theirs/configs/inference.json")
     item = parser.get_parsed_content("preprocessing")({"image": str(scan)})
     with torch.no_grad():
@@ -124,6 +125,16 @@ def test_nnunets_grid_fills_the_scan_from_edge_to_edge(tmp_path: Path, scan: Pat
     assert grid.GetSize() == tuple(round(n * s / t) for n, s, t in zip(size, spacing, (7.0, 6.0, 9.0), strict=True))
     assert np.allclose(np.array(grid.GetSize()) * grid.GetSpacing(), size * spacing)
     assert grid.GetPixelID() == sitk.sitkFloat32 and to_array(grid).min() >= -901
+
+
+def test_thick_slices_are_not_mixed_by_nnunets_splines(tmp_path: Path) -> None:
+    nnunet(tmp_path / "theirs")
+    model, levels = import_model(tmp_path / "theirs"), np.array([-700.0, 10.0, 200.0, -50.0])
+    for thickness, mixed in ((40.0, False), (12.0, True)):
+        slices = sitk.GetImageFromArray(np.broadcast_to(levels[:, None, None], (4, 20, 20)).copy())
+        slices.SetSpacing((8.0, 8.0, thickness))
+        seen = np.unique(np.round(to_array(on_model_grid(slices, model.preprocessing)), 3))
+        assert (len(set(seen) - set(levels)) > 0) == mixed and seen.min() >= -900
 
 
 def test_logits_are_those_of_the_original_network(imported: tuple[Model, nn.Module]) -> None:
