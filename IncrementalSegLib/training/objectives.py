@@ -149,11 +149,13 @@ def stages(network: nn.Module, record: bool = True) -> Iterator[list[Tensor]]:
         nonlocal behind
         behind = True
 
-    trunk = network.get_submodule("trunk")
-    layers = [layer for name, layer in trunk.named_modules() if not any(layer.children()) and name not in heads]
-    hooks = [layer.register_forward_hook(keep) for layer in layers] if record else []
-    if record and isinstance(network, ForeignNetwork):
-        hooks.append(trunk.get_submodule(network.tap).register_forward_pre_hook(end))
+    hooks = []
+    if record:
+        trunk = network.get_submodule("trunk")
+        layers = [layer for name, layer in trunk.named_modules() if not any(layer.children()) and name not in heads]
+        hooks = [layer.register_forward_hook(keep) for layer in layers]
+        if isinstance(network, ForeignNetwork):
+            hooks.append(trunk.get_submodule(network.tap).register_forward_pre_hook(end))
     try:
         yield maps
     finally:
