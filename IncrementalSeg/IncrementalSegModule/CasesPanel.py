@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import qt
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.jobs import AUTOMATIC_HOLDOUT_FROM
@@ -14,7 +13,7 @@ from .Annotate import EditorVisit, annotate, showAlone
 from .CaseChecks import State
 from .Cases import RECOMMENDED, CaseRow, annotatedSegments, heldOut
 from .FolderImport import loadFolder
-from .Gui import ask, choices, fill, fit, loadInto, saying
+from .Gui import ask, choices, fill, loadInto, saying
 from .Session import Session
 
 _ROLES = (None, False, True)
@@ -41,10 +40,6 @@ class CasesPanel:
         ui.roleSelector.connect("currentIndexChanged(int)", self.onRole)
         ui.caseTable.connect("itemSelectionChanged()", self.onSelected)
         ui.caseTable.connect("cellClicked(int,int)", self.onClicked)
-        ui.caseTable.horizontalHeader().connect("sectionResized(int,int,int)", self.onResized)
-        self._resized = qt.QTimer(ui.caseTable)
-        self._resized.setSingleShot(True)
-        self._resized.connect("timeout()", lambda: fit(ui.caseTable))
 
     def enter(self) -> None:
         """The user is back from Segment Editor or another module."""
@@ -123,10 +118,6 @@ class CasesPanel:
     def onClicked(self, number: int, column: int) -> None:
         """Show the case that was clicked."""
         showAlone(self.selected, self.session.cases.rows())
-
-    def onResized(self, section: int, before: int, after: int) -> None:
-        """Columns get another width: afterwards the texts need other heights."""
-        self._resized.start(0)
 
     def onVolume(self, node: Any = None) -> None:
         """Another scan was chosen for adding."""

@@ -85,7 +85,19 @@ def fill(
     for c in range(len(head)):
         header.setSectionResizeMode(c, qt.QHeaderView.Stretch if c == wide else qt.QHeaderView.ResizeToContents)
     table.verticalHeader().visible = False
+    _refit(table)
     fit(table)
+
+
+def _refit(table: Any) -> None:
+    """From now on `fit` a table whenever its columns get other widths, as when its section opens."""
+    if table.property("refits"):
+        return
+    table.setProperty("refits", True)
+    later = qt.QTimer(table)
+    later.setSingleShot(True)
+    later.connect("timeout()", lambda: fit(table))
+    table.horizontalHeader().connect("sectionResized(int,int,int)", lambda section, before, after: later.start(0))
 
 
 def fit(table: Any) -> None:
