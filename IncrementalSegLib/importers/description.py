@@ -14,7 +14,7 @@ import monai.networks.nets as nets
 import numpy as np
 import torch
 from numpy._core import multiarray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import InputError, PackageError
 from ..models.foreign import MONAI_NETWORKS, Usage, build_foreign, feature_channels, outline
@@ -61,7 +61,7 @@ def assembled(description: Description, state: Mapping[str, Tensor]) -> Model:
     """
     d, classes = description, len(description.organs) + 1
     refuse_absurd(d.args, d.weights)
-    expected = _outlined(d, classes).state_dict()  # what does not fit is known before memory is taken for it
+    expected = outline(d.network, d.args, d.usage, classes).state_dict()  # what does not fit is known before memory is taken for it
     given = {key.removeprefix("module.").removeprefix("_orig_mod."): tensor for key, tensor in state.items()}
     wrong = sorted(key for key in expected.keys() | given.keys() if _shape(expected, key) != _shape(given, key))
     if wrong:
@@ -73,13 +73,6 @@ def assembled(description: Description, state: Mapping[str, Tensor]) -> Model:
     network.trunk.load_state_dict(given)
     spec = NetworkSpec(d.network, d.args, feature_channels(network), usage=d.usage)
     return Model(network.eval(), spec, d.organs, d.preprocessing, d.patch, history=(_record(d),))
-
-
-def _outlined(description: Description, classes: int) -> nn.Module:
-    try:
-        return outline(description.network, description.args, description.usage, classes)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
-        raise InputError(f"{description.weights}: its {description.network} cannot be built ({error}).") from error
 
 
 def _shape(state: Mapping[str, Any], key: str) -> torch.Size | None:

@@ -6,7 +6,8 @@ to the grid is `Preprocessing`'s. Nothing is executed but constructors from the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -149,26 +150,37 @@ def build_foreign(name: str, args: dict[str, Any], usage: Usage, classes: int) -
     Raises:
         InputError: it is none of those that are known here, or its arguments do not fit.
     """
-    try:
+    with constructing(name):
         tap, heads = _class_layers(outline(name, args, usage, classes), outline(name, args, usage, classes + 1))
         trunk = _maker(name, usage)(name, args, classes)
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
-        raise InputError(f"Network {name} cannot be built with these arguments: {error}.") from error
-    return ForeignNetwork(trunk, tap, heads, usage, classes, _divisor(name, args))
+        return ForeignNetwork(trunk, tap, heads, usage, classes, _divisor(name, args))
 
 
 def outline(name: str, args: dict[str, Any], usage: Usage, classes: int) -> nn.Module:
     """The network without memory for its weights; SwinUNETR, which cannot be built so, if it is of a usual size.
 
     Raises:
-        InputError: it is none of those that are known here.
-        ValueError: it is of no usual size.  Also what the constructors raise where arguments do not fit.
+        InputError: it is none of those that are known here, or its arguments do not fit.
     """
-    make = _maker(name, usage)
-    if name == "SwinUNETR" and args.get("feature_size", 24) > _WIDEST_SWIN:
-        raise ValueError(f"feature_size {args['feature_size']}")
-    with torch.device("cpu" if name == "SwinUNETR" else "meta"):
-        return make(name, args, classes)
+    with constructing(name):
+        make = _maker(name, usage)
+        if name == "SwinUNETR" and args.get("feature_size", 24) > _WIDEST_SWIN:
+            raise ValueError(f"feature_size {args['feature_size']}")
+        with torch.device("cpu" if name == "SwinUNETR" else "meta"):
+            return make(name, args, classes)
+
+
+@contextmanager
+def constructing(name: str) -> Iterator[None]:
+    """Say in a sentence what a network's constructor, given arguments from a file, may raise.
+
+    Raises:
+        InputError: the arguments do not fit.
+    """
+    try:
+        yield
+    except (TypeError, ValueError, LookupError, AttributeError, AssertionError, RuntimeError, ArithmeticError) as error:
+        raise InputError(f"Network {name} cannot be built with these arguments: {error}.") from error
 
 
 def _maker(name: str, usage: Usage) -> Callable[[str, dict[str, Any], int], nn.Module]:

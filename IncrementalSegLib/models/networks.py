@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from .foreign import ForeignNetwork, Usage, build_foreign
+from .foreign import ForeignNetwork, Usage, build_foreign, constructing
 from .locked import LockedNetwork
 
 _RELU = ["relu", {"inplace": True}]
@@ -94,10 +94,8 @@ def _core(spec: NetworkSpec, classes: int) -> nn.Sequential | ForeignNetwork:
         return build_foreign(spec.name, spec.args, spec.usage, classes)
     if spec.name not in PRESETS:
         raise InputError(f"Network '{spec.name}' is not known: choose one of {', '.join(PRESETS)}.")
-    try:
+    with constructing(spec.name):
         trunk = getattr(nets, spec.name)(**spec.trunk_args())
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, AssertionError, RuntimeError) as error:
-        raise InputError(f"Network {spec.name} cannot be built with these arguments: {error}.") from error
     activation = nn.Sequential(nn.BatchNorm3d(spec.features), nn.ReLU())
     head = nn.Conv3d(spec.features, classes, kernel_size=1)
     return nn.Sequential(OrderedDict(trunk=trunk, activation=activation, head=head))
