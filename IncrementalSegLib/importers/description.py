@@ -61,7 +61,8 @@ def assembled(description: Description, state: Mapping[str, Tensor]) -> Model:
     """
     d, classes = description, len(description.organs) + 1
     refuse_absurd(d.args, d.weights)
-    expected = outline(d.network, d.args, d.usage, classes).state_dict()  # what does not fit is known before memory is taken for it
+    # what does not fit is known before memory is taken for it
+    expected = outline(d.network, d.args, d.usage, classes).state_dict()
     given = {key.removeprefix("module.").removeprefix("_orig_mod."): tensor for key, tensor in state.items()}
     wrong = sorted(key for key in expected.keys() | given.keys() if _shape(expected, key) != _shape(given, key))
     if wrong:
