@@ -87,7 +87,7 @@ class IncrementalObjective:
             advice = self.guidance(features, old_features, old_logits, batch.target)
             parts, weight = parts | advice.parts, advice.weight
         if s.distillation:
-            share = s.distillation / self.old  # MiB averages over the old classes too
+            share = s.distillation / self.old if s.diluted else s.distillation
             parts["kd"] = share * self.distillation(posterior, q, batch.target, weight)
         if s.lwf:
             parts["lwf"] = s.lwf * self.lwf(logits, old_logits)

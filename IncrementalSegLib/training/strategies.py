@@ -13,12 +13,13 @@ class Strategy:
     """Which parts the loss of an incremental step has, and with what weight.
 
     ``unbiased``: unlabelled voxels may be old organs (folded CE and Dice). ``lwf``, ``encoder``, ``distillation``,
-    ``pooled``: weights of LwF's, ILT's encoder, the unbiased and PLOP's feature distillation. ``label_guided``: the
-    teacher has no say where a new organ is annotated. ``region``: PGCD's weights per voxel in the unbiased
-    distillation; ``channel``: weight of its calibrated feature distillation. ``to_global``, ``to_old_local``: weights
-    of DAPD's alignments. ``pseudo_labels``: ``survey`` (what the old model sees in the whole scan is an old organ, the
-    rest is none, ours) or ``entropy`` (PLOP's, patch by patch). ``balance``: share of the cross-entropy that stays
-    averaged over annotated classes to the end, in favour of small new organs.
+    ``pooled``: weights of LwF's, ILT's encoder, the unbiased and PLOP's feature distillation; ``diluted``: the unbiased
+    one's is divided by the number of the old model's classes, as MiB has it, so that it fades from step to step.
+    ``label_guided``: the teacher has no say where a new organ is annotated. ``region``: PGCD's weights per voxel in the
+    unbiased distillation; ``channel``: weight of its calibrated feature distillation. ``to_global``, ``to_old_local``:
+    weights of DAPD's alignments. ``pseudo_labels``: ``survey`` (what the old model sees in the whole scan is an old
+    organ, the rest is none, ours) or ``entropy`` (PLOP's, patch by patch). ``balance``: share of the cross-entropy that
+    stays averaged over annotated classes to the end, in favour of small new organs.
     ``from_background``: new head rows start from the background.
     ``frozen_statistics``: BatchNorm statistics stay. ``fusion``: share of the updated weights in an average with the
     old ones. ``clean_teacher``: the teacher sees patches with unchanged intensities. ``replay``: share of the patches
@@ -34,6 +35,7 @@ class Strategy:
     lwf: float = 0.0
     encoder: float = 0.0
     distillation: float = 0.0
+    diluted: bool = False
     label_guided: bool = False
     region: bool = False
     channel: float = 0.0
@@ -65,7 +67,7 @@ class Strategy:
         return bool(losses or self.guided or self.pseudo_labels or self.replay)
 
 
-_MIB = Strategy("mib", "Modeling the Background (Cermelli et al. 2020)", unbiased=True, distillation=10.0)
+_MIB = Strategy("mib", "Modeling the Background (Cermelli et al. 2020)", unbiased=True, distillation=10.0, diluted=True)
 _LWF = Strategy("lwf", "Learning without Forgetting (Li and Hoiem 2016)", lwf=1.0, from_background=False)
 _PGCD_DAPD = replace(
     _MIB,
@@ -81,6 +83,8 @@ _FULL = replace(
     _MIB,
     name="full",
     summary="MiB's losses, pseudo-labels, weight fusion, replay of organs out of view (the default)",
+    distillation=2.0,
+    diluted=False,
     label_guided=True,
     pseudo_labels="survey",
     balance=0.05,

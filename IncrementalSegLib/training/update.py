@@ -58,11 +58,12 @@ def update_model(
     require_growth(model, strategy, any(organ.parent for organ in new))
     cases = [case.restricted(organ.key for organ in new) for case in cases]
     require_annotations(cases, new)
+    asked, config = config, _of_this_step(config, model)
     torch.manual_seed(config.seed)
     student = _student(model, organs, strategy)
     material = _material(model, cases, organs, strategy, config, allow_overlap, workspace)
     trained = _train(model, student, material, config, strategy, workspace)
-    record = step_record(len(model.history), strategy.name, new, cases, config, model.hash)
+    record = step_record(len(model.history), strategy.name, new, cases, asked, model.hash)
     updated = replace(student, history=(*model.history, {**record, **trained.record}))
     updated = with_pieces(updated, material.cases, workspace.reporter)
     if strategy.fusion:
@@ -138,6 +139,11 @@ def _from_scratch(
     )
     record = {**fresh.history[0], "step": len(model.history), "parent": model.hash}
     return replace(fresh, history=(*model.history, record))
+
+
+def _of_this_step(config: TrainingConfig, model: Model) -> TrainingConfig:
+    """With a seed of its own: with one seed, all steps of a sequence would draw the same patches and warped copies."""
+    return replace(config, seed=config.seed + max(0, len(model.history) - 1))
 
 
 def _student(model: Model, organs: OrganTable, strategy: Strategy) -> Model:

@@ -114,6 +114,17 @@ def _weights(strategy: Strategy) -> dict[str, float]:
     }
 
 
+@pytest.mark.parametrize("name,share", [("mib", 10.0 / 5), ("full", 2.0)])
+def test_distillation_fades_with_the_number_of_old_organs_only_where_mib_has_it(name: str, share: float) -> None:
+    for old_classes, expected in ((5, share), (10, share / 2 if name == "mib" else share)):
+        old = build_network(SPEC, old_classes)
+        objective = IncrementalObjective(old, STRATEGIES[name], old_classes, old_classes + 2)
+        objective.distillation = lambda *args: torch.ones(())  # type: ignore[assignment]
+        student, batch = build_network(SPEC, old_classes + 2), batch_of()
+        batch = replace(batch, annotated=torch.zeros(2, old_classes + 2, dtype=torch.bool), target=batch.target * 0)
+        assert objective(student, batch)["kd"].item() == pytest.approx(expected)
+
+
 def test_the_strategies_differ() -> None:
     old = teacher()
     student = student_of(old)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from torch import Tensor
 from training_runs import CONFIG, train, update
 
@@ -13,6 +14,7 @@ from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.inversion.recipes import RECIPES
 from IncrementalSegLib.organs import organ_named
 from IncrementalSegLib.training import workspace
+from IncrementalSegLib.training.patches import PatchSampler
 from IncrementalSegLib.training.strategies import STRATEGIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -71,6 +73,18 @@ def test_base_training_and_a_step_see_warped_copies_of_their_scans(parent, two_c
     train(two_cases, tmp_path / "base")
     update(parent, two_cases, tmp_path / "step")
     assert pools == [2 * (1 + CONFIG.augmentation.copies)] * 2
+
+
+def test_every_step_of_a_sequence_draws_patches_of_its_own(parent, two_cases, tmp_path, monkeypatch):
+    drawn: list[Tensor] = []
+    real = PatchSampler.batch
+    monkeypatch.setattr(PatchSampler, "batch", lambda *a: drawn.append((batch := real(*a)).image) or batch)
+    for number, history in enumerate([parent.history, parent.history, parent.history * 2]):
+        drawn.append(torch.empty(0))
+        update(replace(parent, history=history), two_cases, tmp_path / str(number))
+    starts = [index + 1 for index, image in enumerate(drawn) if not image.numel()]
+    first, again, next_step = (drawn[start] for start in starts)
+    assert torch.equal(first, again) and not torch.equal(first, next_step)
 
 
 def test_joint_training_refuses_cases_without_the_old_organs(parent, two_cases, tmp_path):
