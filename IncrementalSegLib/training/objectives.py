@@ -70,14 +70,15 @@ class IncrementalObjective:
     def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
         """Loss parts of a batch, already weighted, when the share ``done`` of the run is behind."""
         s, balance = self.strategy, class_balance(done, self.strategy.balance)
+        image = batch.plain if done > 1 - s.settle else batch.image
         with stages(network, record=bool(s.pooled or s.encoder)) as ours:
-            features, logits = features_and_logits(network, batch.image)
+            features, logits = features_and_logits(network, image)
         posterior = Posterior.of(logits)
         if not s.needs_teacher:
             return {"seg": self.segmentation(posterior, batch.target, self._hidden(batch), balance)}
         with torch.no_grad(), stages(self.teacher, record=bool(s.pooled or s.encoder)) as theirs:
             old_features, old_logits = features_and_logits(
-                self.teacher, batch.plain if s.clean_teacher else batch.image
+                self.teacher, batch.plain if s.clean_teacher else image
             )
             q = Posterior.of(old_logits)
         target = self._with_pseudo_labels(batch.target, q.p.unflatten(2, batch.target.shape[1:]))

@@ -251,6 +251,19 @@ def test_the_class_balance_fades_until_the_middle_of_the_run() -> None:
         assert losses[0] != losses[1] == losses[2]
 
 
+def test_the_last_patches_of_a_step_are_seen_with_the_intensities_that_scans_have() -> None:
+    old, batch = teacher(), batch_of()
+    student = student_of(old)
+    images: list[Tensor] = []
+    student.register_forward_pre_hook(lambda module, inputs: images.append(inputs[0]))
+    for share in (0.0, 0.4):
+        objective = objective_of(replace(STRATEGIES["full"], settle=share), old)
+        for done in (0.0, 0.5, 0.7, 1.0):
+            objective(student, batch, done)
+    shown = [torch.equal(image, batch.plain) for image in images]
+    assert shown == [False] * 4 + [False, False, True, True]
+
+
 def test_a_strategy_may_keep_some_of_the_class_balance_to_the_end() -> None:
     assert class_balance(0.3, least=0.1) == pytest.approx(0.2) and class_balance(1.0, least=0.1) == 0.1
     old = teacher()

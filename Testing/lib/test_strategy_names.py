@@ -37,7 +37,7 @@ def test_every_strategy_is_found_by_its_name(name: str) -> None:
     assert strategy_named(name) is STRATEGIES[name] and STRATEGIES[name].name == name
 
 
-OFF = {"inversion": "replay", "pseudo-labels": "pseudo_labels", "fusion": "fusion"}
+OFF = {"inversion": "replay", "pseudo-labels": "pseudo_labels", "fusion": "fusion", "settling": "settle"}
 ON = {"region": "region", "channel": "channel", "local-to-global": "to_global", "local-to-old-local": "to_old_local"}
 
 
@@ -75,7 +75,8 @@ def test_an_unknown_strategy_is_a_sentence_with_those_there_are(name: str) -> No
 
 @pytest.mark.parametrize("part", ["magic", "", "name", "Region", "region-without-channel"])
 def test_an_unknown_part_is_a_sentence_with_those_there_are(part: str) -> None:
-    sentence = rf"^Strategy 'full' cannot be had without '{part}', only without inversion, pseudo-labels, fusion\.$"
+    able = "inversion, pseudo-labels, fusion, settling"
+    sentence = rf"^Strategy 'full' cannot be had without '{part}', only without {able}\.$"
     with pytest.raises(InputError, match=sentence):
         strategy_named(f"full-without-{part}")
 
@@ -116,6 +117,7 @@ EFFECTS = {
     "local-to-old-local": {"prototypes"},
     "pseudo-labels": {"seg"},  # and other targets
     "fusion": set(),  # after the step
+    "settling": {"seg", "kd"},  # other intensities
 }
 
 
