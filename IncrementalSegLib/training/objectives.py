@@ -77,9 +77,7 @@ class IncrementalObjective:
         if not s.needs_teacher:
             return {"seg": self.segmentation(posterior, batch.target, self._hidden(batch), balance)}
         with torch.no_grad(), stages(self.teacher, record=bool(s.pooled or s.encoder)) as theirs:
-            old_features, old_logits = features_and_logits(
-                self.teacher, batch.plain if s.clean_teacher else image
-            )
+            old_features, old_logits = features_and_logits(self.teacher, batch.plain if s.clean_teacher else image)
             q = Posterior.of(old_logits)
         target = self._with_pseudo_labels(batch.target, q.p.unflatten(2, batch.target.shape[1:]))
         parts = {"seg": self.segmentation(posterior, target, self._hidden(batch), balance, self._surveyed(batch))}

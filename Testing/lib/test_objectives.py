@@ -255,7 +255,7 @@ def test_the_last_patches_of_a_step_are_seen_with_the_intensities_that_scans_hav
     old, batch = teacher(), batch_of()
     student = student_of(old)
     images: list[Tensor] = []
-    student.register_forward_pre_hook(lambda module, inputs: images.append(inputs[0]))
+    student.get_submodule("trunk").register_forward_pre_hook(lambda module, inputs: images.append(inputs[0]))
     for share in (0.0, 0.4):
         objective = objective_of(replace(STRATEGIES["full"], settle=share), old)
         for done in (0.0, 0.5, 0.7, 1.0):

@@ -145,7 +145,7 @@ def losses(old: Model, name: str) -> dict[str, Tensor]:
             parameter += 0.2 * torch.randn(parameter.shape)
     image, target = torch.rand(2, 1, 16, 16, 16) * 2 - 1, torch.zeros(2, 16, 16, 16, dtype=torch.long)
     target[:, :4] = CLASSES - 1
-    batch = Batch(image, image, target, torch.tensor([[True, False, False, False, True]] * 2))
+    batch = Batch(0.5 * image, image, target, torch.tensor([[True, False, False, False, True]] * 2))
     prototypes = Prototypes(torch.rand(OLD, 4), torch.rand(OLD, 4), torch.ones(OLD))
     guidance = Guidance(strategy, RunningPrototypes(prototypes)).eval() if strategy.guided else None
     return IncrementalObjective(old.network, strategy, OLD, CLASSES, torch.full((OLD,), 0.5), guidance)(network, batch)
