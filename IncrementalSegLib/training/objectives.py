@@ -18,6 +18,7 @@ from .patches import Batch
 from .strategies import Strategy
 
 _POOLED_STAGES, _POOLED_LOGITS = 0.01, 0.0005  # PLOP's weights (Douillard et al. 2021, §4.1)
+_MOST_SETTLED = 0.4  # of a run
 
 
 def class_balance(done: float, least: float = 0.0) -> float:
@@ -49,6 +50,7 @@ class IncrementalObjective:
         classes: ``1 + K + N``.
         thresholds: normalised entropy per class (1 + K,) up to which PLOP trusts the teacher.
         guidance: by the old model's prototypes, for strategies that ask for it.
+        steps: of the run.
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class IncrementalObjective:
         classes: int,
         thresholds: Tensor | None = None,
         guidance: Guidance | None = None,
+        steps: int = 1,
     ) -> None:
         self.teacher, self.guidance = teacher.eval().requires_grad_(False), guidance
         self.strategy, self.old, self.classes, self.thresholds = strategy, old, classes, thresholds
+        self.settled = min(strategy.settle / steps, _MOST_SETTLED)
         self.segmentation = UnbiasedSegmentationLoss()
         self.distillation = UnbiasedDistillation(strategy.label_guided)
         self.lwf = Distillation()
@@ -70,7 +74,7 @@ class IncrementalObjective:
     def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
         """Loss parts of a batch, already weighted, when the share ``done`` of the run is behind."""
         s, balance = self.strategy, class_balance(done, self.strategy.balance)
-        image = batch.plain if done > 1 - s.settle else batch.image
+        image = batch.plain if done > 1 - self.settled else batch.image
         with stages(network, record=bool(s.pooled or s.encoder)) as ours:
             features, logits = features_and_logits(network, image)
         posterior = Posterior.of(logits)

@@ -21,9 +21,9 @@ class Strategy:
     organ, the rest is none, ours) or ``entropy`` (PLOP's, patch by patch). ``balance``: share of the cross-entropy that
     stays averaged over annotated classes to the end, in favour of small new organs.
     ``from_background``: new head rows start from the background. ``frozen_statistics``: BatchNorm statistics stay.
-    ``settle``: share of the steps, at the end, whose patches have unchanged intensities: statistics that stay do not
-    fit changed ones, and organs that learn to make up for that come out too large in scans as they are (our
-    formulation). ``fusion``: share of the updated weights in an average with the old ones. ``clean_teacher``: the
+    ``settle``: number of steps, at the end, whose patches have unchanged intensities (two fifths of a short run at
+    most): statistics that stay do not fit changed ones, and what a short run learns to make up for that makes organs
+    too large in scans as they are (our formulation). ``fusion``: share of the updated weights in an average with the old ones. ``clean_teacher``: the
     teacher sees patches with unchanged intensities. ``replay``: share of the patches that are cut from synthetic
     volumes of the old model (MOSInversion), ``recipes`` how these are made; they show the old organs that the step's
     scans do not, or all (``replay_all``). ``refresh``: halfway more are made, on which the
@@ -49,7 +49,7 @@ class Strategy:
     from_background: bool = True
     frozen_statistics: bool = True
     clean_teacher: bool = False
-    settle: float = 0.0
+    settle: int = 0
     fusion: float = 0.0
     replay: float = 0.0
     recipes: tuple[str, ...] = ("fast", "grounded")
@@ -92,7 +92,7 @@ _FULL = replace(
     pseudo_labels="survey",
     balance=0.05,
     clean_teacher=True,
-    settle=0.4,
+    settle=120,
     fusion=0.9,
     replay=0.2,
 )
@@ -135,7 +135,7 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "local-to-old-local": ({"to_old_local": 0.0}, {"to_old_local": 0.1}),
     "pseudo-labels": ({"pseudo_labels": ""}, {"pseudo_labels": "survey"}),
     "fusion": ({"fusion": 0.0}, {"fusion": 0.9}),
-    "settling": ({"settle": 0.0}, {"settle": 0.4}),
+    "settling": ({"settle": 0}, {"settle": 120}),
 }
 _PROTOTYPES = ("region", "channel", "local-to-global", "local-to-old-local")
 PARTS["prototypes"] = (

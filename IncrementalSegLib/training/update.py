@@ -89,7 +89,8 @@ def _train(
     known = recalled(model, material.scans, device, reporter) if material.scans else None
     guidance = Guidance(strategy, RunningPrototypes(known)).to(device) if known and strategy.guided else None
     teacher, new = place(model.network, device), student.classes - model.classes
-    objective = IncrementalObjective(teacher, strategy, model.classes, student.classes, material.entropy, guidance)
+    classes = model.classes, student.classes
+    objective = IncrementalObjective(teacher, strategy, *classes, material.entropy, guidance, config.steps)
     replay = Replay(model, new, material.scans, strategy, workspace.synthetic, config.seed, device, reporter)
     synthetic = replay.cases()
     sampler = partial(sampler_of, material.training, student.organs, model.preprocessing, config, share=strategy.replay)

@@ -256,12 +256,13 @@ def test_the_last_patches_of_a_step_are_seen_with_the_intensities_that_scans_hav
     student = student_of(old)
     images: list[Tensor] = []
     student.get_submodule("trunk").register_forward_pre_hook(lambda module, inputs: images.append(inputs[0]))
-    for share in (0.0, 0.4):
-        objective = objective_of(replace(STRATEGIES["full"], settle=share), old)
-        for done in (0.0, 0.5, 0.7, 1.0):
+    for settle, steps in ((0, 300), (120, 1200), (120, 30)):
+        strategy = replace(STRATEGIES["full"], settle=settle)
+        objective = IncrementalObjective(old, strategy, OLD, CLASSES, THRESHOLDS, steps=steps)
+        for done in (0.0, 0.5, 0.7, 0.95):
             objective(student, batch, done)
     shown = [torch.equal(image, batch.plain) for image in images]
-    assert shown == [False] * 4 + [False, False, True, True]
+    assert shown == [False] * 4 + [False] * 3 + [True] + [False] * 2 + [True] * 2
 
 
 def test_a_strategy_may_keep_some_of_the_class_balance_to_the_end() -> None:
