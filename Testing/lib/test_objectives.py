@@ -1,90 +1,37 @@
-"""Objectives: what every strategy minimises, pseudo-labels, recorded stages, and that only the student learns."""
+"""Objectives: what every strategy minimises, pseudo-labels, and that only the student learns."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
 import torch
+from teachers import (
+    CLASSES,
+    OLD,
+    SPEC,
+    THRESHOLDS,
+    batch_of,
+    gradient_norm,
+    objective_of,
+    student_of,
+    teacher,
+)
 from torch import Tensor, nn
 
-from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.losses.unbiased import UnbiasedSegmentationLoss
-from IncrementalSegLib.models.networks import PRESETS, NetworkSpec, build_network, freeze_statistics
-from IncrementalSegLib.models.widen import widen
-from IncrementalSegLib.prototypes import Prototypes, RunningPrototypes, collect
+from IncrementalSegLib.models.networks import build_network
 from IncrementalSegLib.training import objectives
-from IncrementalSegLib.training.guidance import Guidance
 from IncrementalSegLib.training.objectives import (
     IncrementalObjective,
     SupervisedObjective,
     class_balance,
-    stages,
 )
-from IncrementalSegLib.training.patches import Batch
 from IncrementalSegLib.training.strategies import STRATEGIES, Strategy, strategy_named
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SPEC = NetworkSpec(
-    "UNet", {"spatial_dims": 3, "channels": [4, 8, 16], "strides": [2, 2], "num_res_units": 0, "norm": "batch"}, 4
-)
-OLD, CLASSES = 3, 5
-THRESHOLDS = torch.full((OLD,), 0.6)
 INCREMENTAL = [name for name, strategy in STRATEGIES.items() if not strategy.from_scratch and not strategy.lock]
-
-
-def teacher(spec: NetworkSpec = SPEC, classes: int = OLD) -> nn.Sequential:
-    """An old model with an opinion: weights and statistics away from their initial values."""
-    torch.manual_seed(1)
-    network = build_network(spec, classes)
-    for name, tensor in (state := network.state_dict()).items():
-        if name.endswith("running_var"):
-            tensor.copy_(0.5 + torch.rand(tensor.shape))
-        elif name.endswith("running_mean") or name == "head.bias":
-            tensor.copy_(torch.randn(tensor.shape))
-        elif name == "head.weight":
-            tensor.copy_(torch.randn(tensor.shape) * 2)
-    network.load_state_dict(state)
-    return network.eval()
-
-
-def student_of(old: nn.Module, spec: NetworkSpec = SPEC, classes: int = CLASSES) -> nn.Module:
-    """The student as a step starts: widened, training, statistics frozen."""
-    torch.manual_seed(2)
-    network = widen(lambda n: build_network(spec, n), old.state_dict(), OLD, classes).train()
-    freeze_statistics(network)
-    return network
-
-
-def batch_of(*, annotate: bool = True) -> Batch:
-    """Two patches in which the new organs (channels 3 and 4) were annotated, and nothing else."""
-    generator = torch.Generator().manual_seed(3)
-    image = torch.randn(2, 1, 16, 16, 16, generator=generator)
-    target = torch.zeros(2, 16, 16, 16, dtype=torch.long)
-    if annotate:
-        target[0, :4, :4, :4], target[1, 8:12, 8:, 8:] = 3, 4
-    annotated = torch.tensor([[True, False, False, True, True]]).repeat(2, 1)
-    return Batch(image + 0.1 * torch.randn(image.shape, generator=generator), image, target, annotated)
-
-
-def objective_of(strategy: Strategy, old: nn.Module) -> IncrementalObjective:
-    guidance = Guidance(strategy, RunningPrototypes(prototypes_of(old))) if strategy.guided else None
-    return IncrementalObjective(old, strategy, OLD, CLASSES, THRESHOLDS, guidance)
-
-
-def prototypes_of(old: nn.Module) -> Prototypes:
-    """What the teacher's features are like in the classes it sees."""
-    image = batch_of().image[0, 0]
-    labels = old(image[None, None]).argmax(1)[0].numpy()
-    return collect([old], [(image, labels)], OLD, image.shape, torch.device("cpu"), Reporter())[0]
-
-
-def gradient_norm(network: nn.Module, loss: Tensor) -> float:
-    found = torch.autograd.grad(loss, [p for p in network.parameters() if p.requires_grad], allow_unused=True)
-    return math.sqrt(sum(float(g.square().sum()) for g in found if g is not None))
-
 
 # Every strategy
 
@@ -273,53 +220,3 @@ def test_a_strategy_may_keep_some_of_the_class_balance_to_the_end() -> None:
     assert STRATEGIES["full"].balance == ours.strategy.balance
     assert ours(student, batch, 0.0)["seg"] == without(student, batch, 0.0)["seg"]
     assert ours(student, batch, 1.0)["seg"] != without(student, batch, 1.0)["seg"]
-
-
-# Stages
-
-
-def test_stages_are_the_last_maps_before_a_change_of_resolution() -> None:
-    network = teacher()
-    with stages(network) as maps:
-        network(torch.randn(1, 1, 16, 16, 16))
-    assert [m.shape[2] for m in maps] == [8, 4, 8, 16]
-    assert maps[-1].shape[1] == SPEC.features
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_teacher_and_student_record_the_same_stages_in_every_network(name: str) -> None:
-    spec = NetworkSpec.preset(name)
-    torch.manual_seed(0)
-    old = build_network(spec, OLD)
-    student = widen(lambda n: build_network(spec, n), old.state_dict(), OLD, CLASSES).train()
-    freeze_statistics(student)
-    size = (64, 32, 32) if name == "SwinUNETR" else (32, 16, 16)
-    image, recorded = torch.randn(1, 1, *size), []
-    for network in (old.eval(), student):
-        with torch.no_grad(), stages(network) as maps:
-            network(image)
-        recorded.append(maps)
-        assert not any(module._forward_hooks for module in network.modules())
-    assert [m.shape for m in recorded[0]] == [m.shape for m in recorded[1]]
-    assert len(recorded[0]) >= 3 and all(m.dim() == 5 for m in recorded[0])
-    if name != "VNet":  # whose dropout MONAI does not let anyone switch off
-        assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*recorded, strict=True))
-
-
-def test_recording_ends_with_its_block_even_after_an_error() -> None:
-    network = teacher()
-    with pytest.raises(torch.OutOfMemoryError), stages(network) as maps:
-        network(torch.randn(1, 1, 16, 16, 16))
-        raise torch.OutOfMemoryError
-    count = len(maps)
-    network(torch.randn(1, 1, 16, 16, 16))
-    assert len(maps) == count > 0
-    assert not any(module._forward_hooks for module in network.modules())
-
-
-def test_plop_leaves_no_hooks_behind() -> None:
-    old = teacher()
-    student, objective = student_of(old), objective_of(STRATEGIES["plop"], old)
-    for _ in range(2):
-        objective(student, batch_of())
-    assert not any(module._forward_hooks for network in (old, student) for module in network.modules())
