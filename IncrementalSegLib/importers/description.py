@@ -61,8 +61,10 @@ def assembled(description: Description, state: Mapping[str, Tensor]) -> Model:
     """
     d, classes = description, len(description.organs) + 1
     refuse_absurd(d.args, d.weights)
-    # what does not fit is known before memory is taken for it
-    expected = outline(d.network, d.args, d.usage, classes).state_dict()
+    try:  # what does not fit is known before memory is taken for it
+        expected = outline(d.network, d.args, d.usage, classes).state_dict()
+    except InputError as error:
+        raise InputError(f"{d.weights}: {error}") from error
     given = {key.removeprefix("module.").removeprefix("_orig_mod."): tensor for key, tensor in state.items()}
     wrong = sorted(key for key in expected.keys() | given.keys() if _shape(expected, key) != _shape(given, key))
     if wrong:
