@@ -3,7 +3,7 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["add_organ", "evaluate", "import_model", "load_model", "predict", "synthesize", "train"]
+__all__ = ["add_organ", "distill", "evaluate", "import_model", "load_model", "predict", "synthesize", "train"]
 
 
 def __getattr__(name: str) -> Any:

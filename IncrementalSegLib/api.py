@@ -20,11 +20,13 @@ from .cases import Case, read_dataset
 from .errors import InputError
 from .events import Reporter, Sink
 from .importers.reading import import_model as _read_foreign
+from .importers.torchscript import read_teacher
 from .inference import predict_label_map
-from .jobs import Job, prepare, run_job
+from .jobs import Job
 from .models.networks import device_named
 from .models.package import Model, load_model, save_package
 from .review import review, write_review
+from .running import prepare, run_job
 from .training.config import BASE_TRAINING, STEP_TRAINING, TrainingConfig
 from .training.strategies import DEFAULT
 from .volumes import read_ct, require_volume_name, write_volume
@@ -66,14 +68,11 @@ def train(
     """
     job = Job(
         "train",
-        str(Path(cases).resolve()),
-        tuple(organs),
-        train_cases=_names(train_cases),
-        heldout=_names(heldout),
+        organs=tuple(organs),
         network=network,
         spacing=spacing,
         window=window,
-        training=asdict(training),
+        **_asked(cases, train_cases, heldout, training),
     )
     return _start(job, Path(out), None, sinks, cancelled)
 
@@ -103,17 +102,56 @@ def add_organ(
     """
     job = Job(
         "add-organ",
-        str(Path(cases).resolve()),
-        tuple(organs),
+        organs=tuple(organs),
         model="parent" if isinstance(model, Model) else str(Path(model).resolve()),
         strategy=strategy,
         parents=dict(parents or {}),
-        train_cases=_names(train_cases),
-        heldout=_names(heldout),
-        training=asdict(training),
         allow_overlap=allow_overlap,
+        **_asked(cases, train_cases, heldout, training),
     )
     return _start(job, Path(out), model if isinstance(model, Model) else None, sinks, cancelled)
+
+
+def distill(
+    teacher: PathLike,
+    cases: PathLike,
+    out: PathLike,
+    *,
+    orientation: str = "RAS",
+    train_cases: Sequence[str] | None = None,
+    heldout: Sequence[str] | None = None,
+    network: str = "UNet",
+    training: TrainingConfig = BASE_TRAINING,
+    sinks: Sequence[Sink] = (),
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Model:
+    """Teach a network of ours what a TorchScript model predicts, on scans that need no annotation; it then can grow.
+
+    ``teacher`` is a ``.ts`` file with its bundle's configuration, or the bundle; ``orientation`` how the scans lay that
+    it was trained on, where it does not say. The other arguments are those of `train`; the result is ``out/model``.
+
+    Raises:
+        IncrementalSegError: with one sentence that says what to do.
+    """
+    known = read_teacher(teacher, orientation=orientation)
+    job = Job(
+        "distill",
+        organs=tuple(known.organs.keys),
+        model=str(Path(teacher).resolve()),
+        orientation=orientation,
+        network=network,
+        **_asked(cases, train_cases, heldout, training),
+    )
+    return _start(job, Path(out), None, sinks, cancelled)
+
+
+def _asked(
+    cases: PathLike, train_cases: Sequence[str] | None, heldout: Sequence[str] | None, training: TrainingConfig
+) -> dict[str, Any]:
+    """Settings that every kind of job has."""
+    names = {"train_cases": train_cases, "heldout": heldout}
+    tuples = {part: None if listed is None else tuple(listed) for part, listed in names.items()}
+    return {"cases": str(Path(cases).resolve()), "training": asdict(training), **tuples}
 
 
 def _start(job: Job, out: Path, parent: Model | None, sinks: Sequence[Sink], cancelled: Callable[[], bool]) -> Model:
@@ -234,10 +272,6 @@ def synthesize(
     found = read_dataset(cases) if cases is not None else []
     options = {"count": count, "recipe": recipe, "size": size, "seed": seed}
     return synthesize_to(Path(out), _loaded(model), found, options, device_named(device), reporter or Reporter())
-
-
-def _names(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if names is None else tuple(names)
 
 
 def _loaded(model: Model | PathLike) -> Model:

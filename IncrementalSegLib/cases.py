@@ -156,6 +156,8 @@ def _label_names(folder: Path) -> tuple[OrganTable, dict[str, tuple[str, ...]]]:
             return OrganTable.from_csv(table.read_text(encoding="utf-8-sig"), str(table)), {}
         except (OSError, ValueError) as error:
             raise InputError(f"{table} cannot be read ({error}): save it as UTF-8 text.") from error
+    if not any(folder.glob("[!.]*_seg*")):  # scans alone, for a teacher to label
+        return OrganTable(), {}
     raise InputError(f"{folder} has neither dataset.json nor labels.csv: add one that names the label values.")
 
 

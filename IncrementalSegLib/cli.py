@@ -7,10 +7,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .asked import job_options, split_part, training_of
 from .console import cancelled, reporter_of, session, sinks
 from .errors import Cancelled, IncrementalSegError, InputError, PackageError
 from .lookup import model_folder
@@ -18,7 +18,6 @@ from .options import build_parser
 
 if TYPE_CHECKING:
     from .library import ModelLibrary
-    from .training.config import TrainingConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +58,7 @@ def _use_threads(options: argparse.Namespace) -> None:
 
 
 def _how_to_go_on(options: argparse.Namespace) -> str:
-    if options.verb in (_train, _add_organ, _run):
+    if options.verb in (_train, _add_organ, _distill, _run):
         return (
             f"What was done is kept; go on with: incrementalseg resume {getattr(options, 'job', None) or options.out}"
         )
@@ -74,13 +73,10 @@ def _train(options: argparse.Namespace) -> None:
         options.cases,
         options.organ,
         options.out,
-        train_cases=_split(options, "train_part"),
-        heldout=_split(options, "heldout_part"),
         network=options.network,
         spacing=tuple(options.spacing),
         window=tuple(options.window),
-        training=_training(options, BASE_TRAINING),
-        **session(options),
+        **job_options(options, BASE_TRAINING),
     )
     _point_to(options.out)
 
@@ -97,17 +93,14 @@ def _add_organ(options: argparse.Namespace) -> None:
         options.out,
         strategy=options.strategy,
         parents=parents,
-        train_cases=_split(options, "train_part"),
-        heldout=_split(options, "heldout_part"),
         allow_overlap=options.allow_overlap,
-        training=_training(options, STEP_TRAINING),
-        **session(options),
+        **job_options(options, STEP_TRAINING),
     )
     _point_to(options.out)
 
 
 def _run(options: argparse.Namespace) -> None:
-    from .jobs import run_job
+    from .running import run_job
 
     begun = (options.job / "events.jsonl").exists()
     if begun and not options.resuming:
@@ -140,7 +133,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from .report import markdown
 
     old = model_folder(options.old) if options.old else None
-    names, reporter = _split(options, "part"), reporter_of(options)
+    names, reporter = split_part(options, "part"), reporter_of(options)
     report = evaluate(
         model_folder(options.model),
         options.cases,
@@ -174,7 +167,7 @@ def _estimate(options: argparse.Namespace) -> None:
     from .models.package import load_model
     from .training.config import STEP_TRAINING
 
-    reporter, config = reporter_of(options), _training(options, STEP_TRAINING)
+    reporter, config = reporter_of(options), training_of(options, STEP_TRAINING)
     if options.model is None:
         device = find_device(config.device)
         reporter.emit("device", **asdict(device))
@@ -196,6 +189,21 @@ def _import(options: argparse.Namespace) -> None:
     model = import_model(options.source, options.out, orientation=options.orientation, reporter=reporter)
     reporter.message(f"{', '.join(model.organs.names)}: written to {options.out}.")
     reporter.emit("finished", model=str(options.out))
+
+
+def _distill(options: argparse.Namespace) -> None:
+    from .api import distill
+    from .training.config import BASE_TRAINING
+
+    distill(
+        options.teacher,
+        options.cases,
+        options.out,
+        orientation=options.orientation,
+        network=options.network,
+        **job_options(options, BASE_TRAINING),
+    )
+    _point_to(options.out)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -245,29 +253,6 @@ def _demo(options: argparse.Namespace) -> None:
     )
 
 
-def _training(options: argparse.Namespace, default: TrainingConfig) -> TrainingConfig:
-    given = {
-        "steps": options.steps,
-        "batch": options.batch,
-        "patch": None if options.patch is None else (options.patch,) * 3,
-        "learning_rate": options.learning_rate,
-        "seed": options.seed,
-        "precision": options.precision,
-        "device": options.device,
-    }
-    return replace(default, **{name: value for name, value in given.items() if value is not None})
-
-
-def _split(options: argparse.Namespace, part: str) -> list[str] | None:
-    from .cases import read_split
-
-    if getattr(options, part) is None:
-        return None
-    if options.split is None:
-        raise InputError(f"--{part.replace('_', '-')} names a part of a split file: give that file with --split.")
-    return read_split(options.split, getattr(options, part))
-
-
 def _point_to(job: Path) -> None:
     print(f"Model: {job / 'model'}   report: {job / 'report.md'}", file=sys.stderr)
 
@@ -281,6 +266,7 @@ _VERBS = {
     "synthesize": _synthesize,
     "estimate": _estimate,
     "import": _import,
+    "distill": _distill,
     "export": _export,
     "run": _run,
     "resume": _run,

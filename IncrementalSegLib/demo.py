@@ -13,11 +13,11 @@ from .api import add_organ, evaluate, load_model, train
 from .cases import read_dataset, read_split
 from .errors import InputError
 from .events import Reporter, Sink
-from .jobs import run_job
 from .models.package import Model, package_hash, save_package
 from .organs import OrganTable
 from .phantom import PhantomConfig, phantom_table, write_phantom_cases
 from .report import verdict_sentences
+from .running import run_job
 from .starter import starter_model
 from .storage import write_json
 from .training.config import BASE_TRAINING, STEP_TRAINING, TrainingConfig

@@ -11,41 +11,30 @@ report.json, report.md, report.csv, previews/       before and after on the held
 from __future__ import annotations
 
 import json
-import shutil
 import time
-import traceback
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .cases import Case, read_dataset
-from .errors import IncrementalSegError, InputError
-from .events import EventFile, Reporter, Sink
-from .lock import locked
+from .errors import InputError
 from .organs import Organ, OrganTable, organ_named
 from .storage import write_json
 
-if TYPE_CHECKING:
-    from .models.networks import NetworkSpec
-    from .models.package import Model
-    from .preprocessing import Preprocessing
-    from .training.config import TrainingConfig
-    from .training.workspace import Workspace
-
 SCHEMA = 1
+KINDS = ("train", "add-organ", "distill")
 AUTOMATIC_HOLDOUT_FROM = 4
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked: a base model (``train``) or an incremental step (``add-organ``).
+    """What is asked: a base model (``train``), an incremental step (``add-organ``) or a student (``distill``).
 
-    ``cases`` is a dataset folder and ``model`` a model package, both absolute or relative to the job folder. ``organs``
-    are names or SNOMED keys; ``parents`` maps a new organ to the old one it lies inside. ``train_cases`` and
-    ``heldout`` are case names; None means all cases, a fifth of which are held out from four on. ``training`` holds
-    settings of `training.config.TrainingConfig`.
+    ``cases`` is a dataset folder and ``model`` a model package (for a student, its teacher's TorchScript), absolute or
+    relative to the job folder. ``organs`` are names or SNOMED keys; ``parents`` maps a new organ to the old one it lies
+    inside. ``train_cases`` and ``heldout`` are case names; None means all cases, a fifth of which are held out from
+    four on. ``training`` holds settings of `training.config.TrainingConfig`; ``orientation`` is how a teacher's scans
+    lay where it does not say.
     """
 
     kind: str
@@ -53,6 +42,7 @@ class Job:
     organs: tuple[str, ...]
     model: str = ""
     strategy: str = "full"
+    orientation: str = "RAS"
     parents: dict[str, str] = field(default_factory=dict)
     train_cases: tuple[str, ...] | None = None
     heldout: tuple[str, ...] | None = None
@@ -106,8 +96,8 @@ class Job:
         for name in ("kind", "cases", "organs"):
             if not content.get(name):
                 raise InputError(f"{path} lacks '{name}': a job needs kind, cases and organs.")
-        if content["kind"] not in ("train", "add-organ"):
-            raise InputError(f"{path} asks for '{content['kind']}': the kinds of job are train and add-organ.")
+        if content["kind"] not in KINDS:
+            raise InputError(f"{path} asks for '{content['kind']}': the kinds of job are {', '.join(KINDS)}.")
         lists = [
             name for name in ("organs", "train_cases", "heldout") if not isinstance(content.get(name), tuple | None)
         ]
@@ -132,133 +122,6 @@ def _defined(labels: OrganTable, name: str) -> Organ:
         return labels.find(name)
     except InputError:
         return organ_named(name)
-
-
-def run_job(folder: Path | str, *sinks: Sink, cancelled: Callable[[], bool] = lambda: False) -> Model:
-    """Do the work of a job folder, from wherever it stopped, and return the finished model.
-
-    Raises:
-        InputError: the job or its cases cannot be used.  Cancelled: resume by calling again.
-    """
-    folder = Path(folder)
-    job = Job.load(folder)
-    busy = f"Another process works on {folder}: wait for it, or stop it by creating the file {folder / 'cancel'}."
-    with locked(folder / ".lock", busy):
-        return _run(job, folder, *sinks, cancelled=cancelled)
-
-
-def _run(job: Job, folder: Path, *sinks: Sink, cancelled: Callable[[], bool]) -> Model:
-    sentinel = folder / "cancel"
-    sentinel.unlink(missing_ok=True)
-    reporter = Reporter(EventFile(folder / "events.jsonl"), *sinks, cancelled=lambda: sentinel.exists() or cancelled())
-    reporter.emit("started", kind=job.kind)
-    try:
-        model = _work(job, folder, reporter)
-    except BaseException as error:
-        expected = isinstance(error, IncrementalSegError)
-        trace = {} if expected else {"traceback": "".join(traceback.format_exception(error))}
-        with suppress(IncrementalSegError):  # a full disk must not hide why the work stopped
-            reporter.emit("stopped", reason=type(error).__name__, text=str(error), **trace)
-        raise
-    reporter.emit("finished", model=str(folder / "model"))
-    return model
-
-
-def _work(job: Job, folder: Path, reporter: Reporter) -> Model:
-    from .models.package import load_model, save_package
-    from .review import review, write_review
-    from .training.workspace import Workspace
-
-    if (folder / "model").exists():
-        return load_model(folder / "model")
-    _sweep(folder)
-    ready = prepare(job, folder)
-    model = _train(job, ready, Workspace(folder, reporter))
-    done = review(model, ready.parent, ready.heldout, ready.config.device, reporter)
-    strategy = job.strategy if ready.parent else "base"
-    report = done.report(strategy, len(ready.training), seconds_worked(folder))
-    write_review(done, report, folder, folder / "previews", reporter)
-    metrics = {organ["code"]: organ["dsc_after"] for organ in report["organs"]}
-    history = (*model.history[:-1], {**model.history[-1], "metrics": metrics})
-    finished = save_package(replace(model, history=history), folder / "model")
-    for patients in (folder / "cache", folder / "survey", *folder.glob("synthetic/grounded-*")):
-        shutil.rmtree(patients, ignore_errors=True)
-    return finished
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a process that was killed had half written."""
-    for left in list(folder.rglob(".partial_*")):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Ready:
-    """A job whose settings, model, organs and cases were found usable; ``spec`` is the network's."""
-
-    config: TrainingConfig
-    parent: Model | None
-    spec: NetworkSpec
-    preprocessing: Preprocessing
-    organs: list[Organ]
-    training: list[Case]
-    heldout: list[Case]
-
-
-def prepare(job: Job, folder: Path, parent: Model | None = None) -> Ready:
-    """Check everything that can be checked before the scans are read; ``parent`` stands in for the job's model.
-
-    Raises:
-        InputError: names the setting, organ or case and what to do.  PackageError: the model cannot be loaded.
-    """
-    from .models.networks import NetworkSpec, device_named
-    from .models.package import load_model
-    from .preprocessing import Preprocessing
-    from .training.base import require_fitting_patch
-    from .training.config import BASE_TRAINING, STEP_TRAINING
-    from .training.strategies import strategy_named
-    from .training.update import extend_organs, require_growth
-
-    strategy = strategy_named(job.strategy)
-    from_scratch = job.kind == "train" or bool(strategy.from_scratch)
-    config = (BASE_TRAINING if from_scratch else STEP_TRAINING).with_settings(job.training)
-    if device_named(config.device).type == "cpu" and config.precision == "float16":
-        raise InputError("float16 is for GPUs: use --precision auto, or name the GPU with --device cuda.")
-    if job.kind == "add-organ":
-        parent = parent or load_model(folder / job.model)
-        require_growth(parent, strategy, bool(job.parents))
-    training, heldout = split_cases(job, folder)
-    organs = job.new_organs(training[0].labels)
-    extend_organs(parent.organs if parent else OrganTable(), organs)
-    spec = parent.spec if parent else NetworkSpec.preset(job.network)
-    require_fitting_patch(spec, config.patch)
-    preprocessing = parent.preprocessing if parent else Preprocessing(job.spacing, job.window)
-    return Ready(config, parent, spec, preprocessing, organs, training, heldout)
-
-
-def _train(job: Job, ready: Ready, workspace: Workspace) -> Model:
-    from .training.base import train_base
-    from .training.strategies import strategy_named
-    from .training.update import extend_organs, update_model
-
-    cases, config = ready.training, ready.config
-    if ready.parent is None:
-        organs = extend_organs(OrganTable(), ready.organs)
-        return train_base(cases, organs, config, workspace, spec=ready.spec, preprocessing=ready.preprocessing)
-    strategy, heldout = strategy_named(job.strategy), ready.heldout
-    return update_model(
-        ready.parent,
-        cases,
-        ready.organs,
-        config,
-        strategy,
-        workspace,
-        heldout=heldout,
-        allow_overlap=job.allow_overlap,
-    )
 
 
 def held_out_count(cases: int) -> int:

@@ -42,6 +42,7 @@ def build_parser(verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
     _synthesize(add("synthesize", "Synthetic CT with label maps that a model dreams up (MOSInversion)."))
     _estimate(add("estimate", "What an update takes on this machine: device, time and memory, measured."))
     _import(add("import", "Read a model of another tool, to grow it and to predict with it."))
+    _distill(add("distill", "Teach a network of ours what a TorchScript model predicts, so that it can grow."))
     _export(add("export", "Write a model that came from Auto3DSeg for MONAIAuto3DSeg again."))
     stops = "Stops at a signal, at the end of a stdin pipe, or when JOB/cancel appears."
     _job(add("run", "Do the work of a new job folder.", stops), resuming=False)
@@ -64,9 +65,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 def _train(parser: argparse.ArgumentParser) -> None:
     _dataset(parser)
-    parser.add_argument(
-        "--network", default="UNet", help="a MONAI network: UNet, SegResNet, DynUNet, SwinUNETR … (%(default)s)"
-    )
+    _network(parser)
     parser.add_argument(
         "--spacing", nargs=3, type=float, default=(3, 3, 3), metavar="MM", help="voxel size, mm (3 3 3)"
     )
@@ -139,13 +138,33 @@ def _import(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="MONAI bundle, Auto3DSeg model or trained nnU-Net configuration, as folder or zip file",
     )
+    _orientation(parser)
+    _out(parser, "new folder for the model package")
+    _how(parser)
+
+
+def _orientation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--orientation",
         default="RAS",
         help="how the scans lay that it was trained on, where the model does not say (%(default)s)",
     )
-    _out(parser, "new folder for the model package")
-    _how(parser)
+
+
+def _distill(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--teacher", type=Path, required=True, help="TorchScript file (.ts) or the MONAI bundle around it"
+    )
+    _scans(parser)
+    _orientation(parser)
+    _network(parser)
+    _training_options(parser)
+
+
+def _network(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--network", default="UNet", help="a MONAI network: UNet, SegResNet, DynUNet, SwinUNETR … (%(default)s)"
+    )
 
 
 def _export(parser: argparse.ArgumentParser) -> None:
@@ -179,10 +198,14 @@ def _out(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def _dataset(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--cases", type=Path, required=True, help="folder of <case>_ct and <case>_seg files")
     parser.add_argument(
         "--organ", nargs="+", required=True, metavar="NAME", help='organs to learn, e.g. --organ "Pancreas"'
     )
+    _scans(parser)
+
+
+def _scans(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cases", type=Path, required=True, help="folder of <case>_ct and <case>_seg files")
     parser.add_argument("--split", type=Path, help="JSON file of case lists, with --train-part and --heldout-part")
     parser.add_argument("--train-part", metavar="PART", help="case list to train on (default: all cases)")
     parser.add_argument(

@@ -63,6 +63,7 @@ def phaseName(phase: str) -> str:
         "reshape": _("Making warped copies of the scans"),
         "synthesize": _("Making synthetic scans of the old organs"),
         "update": _("Learning"),
+        "calibration": _("Bringing old organs back to their size"),
         "fusion": _("Balancing old and new organs"),
         "remember": _("Saving what it remembers"),
         "evaluate": _("Comparing before and after"),

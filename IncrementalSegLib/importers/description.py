@@ -75,14 +75,14 @@ def assembled(description: Description, state: Mapping[str, Tensor]) -> Model:
     network = build_foreign(d.network, d.args, d.usage, classes)
     network.trunk.load_state_dict(given)
     spec = NetworkSpec(d.network, d.args, feature_channels(network), usage=d.usage)
-    return Model(network.eval(), spec, d.organs, d.preprocessing, d.patch, history=(_record(d),))
+    return Model(network.eval(), spec, d.organs, d.preprocessing, d.patch, history=(provenance(d),))
 
 
 def _shape(state: Mapping[str, Any], key: str) -> torch.Size | None:
     return state[key].shape if isinstance(state.get(key), Tensor) else None
 
 
-def _record(description: Description) -> dict[str, Any]:
+def provenance(description: Description) -> dict[str, Any]:
     """The first line of the model's history: where it came from."""
     digest = hashlib.sha256(description.weights.read_bytes()).hexdigest()
     return {

@@ -8,6 +8,9 @@ is not known here is refused by name: a model whose preprocessing is guessed pre
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,10 @@ _HARMLESS = {
 }
 _DICTIONARY = re.compile(r"(d|D|Dict)$")  # how MONAI calls a transform of dictionaries
 _HU = (-1024.0, 3071.0)
+CANNOT_GROW = (
+    "which cannot grow an output, but can teach a network of ours: incrementalseg distill --teacher MODEL --cases "
+    "SCANS --out JOB. Or ask its makers for the bundle with model.pt."
+)
 _REFERENCE = re.compile(r"@(\w+)")
 
 
@@ -48,18 +55,27 @@ def import_bundle(folder: Path, orientation: str) -> tuple[Model, list[str]]:
         InputError: the description is incomplete, or asks for what is not supported.
         PackageError: the weights are damaged or do not fit.
     """
-    metadata, config = read_json(folder / "configs" / "metadata.json"), _inference(folder)
+    metadata, config = read_configs(folder)
     path = folder / "models" / "model.pt"
     if not path.exists() and (folder / "models" / "model.ts").exists():
-        raise InputError(
-            f"{folder} holds TorchScript (model.ts) only, which cannot grow an output: ask its makers for model.pt."
-        )
+        raise InputError(f"{folder} holds TorchScript (model.ts) only, {CANNOT_GROW}")
     content = read_weights(path)
-    try:
-        description, warnings = _described(metadata, config, path, orientation)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise InputError(f"{folder}: its configs lack something ({error!r}): export the bundle again.") from error
-    return assembled(description, state_dict_in(content, path, "state_dict", "model", "network")), warnings
+    description, notes = described(metadata, config, path, orientation)
+    with _complete(path):
+        name, args, dropped = _network(config, path)
+    if dropped:
+        notes.append(f"Unknown arguments of {name} were left out: {', '.join(dropped)}.")
+    state = state_dict_in(content, path, "state_dict", "model", "network")
+    return assembled(replace(description, network=name, args=args), state), notes
+
+
+def read_configs(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Metadata and inference configuration of a bundle.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    return read_json(folder / "configs" / "metadata.json"), _inference(folder)
 
 
 def _inference(folder: Path) -> dict[str, Any]:
@@ -72,13 +88,35 @@ def _inference(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _described(metadata: Any, config: dict[str, Any], path: Path, orientation: str) -> tuple[Description, list[str]]:
+def described(metadata: Any, config: dict[str, Any], path: Path, orientation: str) -> tuple[Description, list[str]]:
+    """What a bundle's configuration says of the weights at ``path``, but for the network, and what to tell the user.
+
+    Raises:
+        InputError: something is missing in it, or asks for what is not supported.
+    """
+    with _complete(path):
+        return _described(metadata, config, path, orientation)
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise InputError(f"{path}: its configs lack something ({error!r}): export the bundle again.") from error
+
+
+def _network(config: dict[str, Any], path: Path) -> tuple[str, dict[str, Any], list[str]]:
+    """Name and arguments, and those that MONAI's network does not know."""
     network = dict(_value(config, config["network_def"]))
     name = str(network.pop("_target_")).rpartition(".")[2]
     given = {key: _value(config, value) for key, value in network.items()}
     if given.get("in_channels", 1) != 1 or given.get("spatial_dims", 3) != 3:
         raise InputError(f"{path}: the network takes no single 3D CT: it cannot be used here.")
-    args, dropped = known_arguments(name, given)
+    return name, *known_arguments(name, given)
+
+
+def _described(metadata: Any, config: dict[str, Any], path: Path, orientation: str) -> tuple[Description, list[str]]:
     names = _organ_names(metadata, path)
     _refuse_sigmoid(config, path)
     preprocessing, intensity, turned = _preprocessing(config, path, orientation)
@@ -93,8 +131,8 @@ def _described(metadata: Any, config: dict[str, Any], path: Path, orientation: s
     )
     description = Description(
         "MONAI bundle",
-        name,
-        args,
+        "",
+        {},
         usage,
         table_of(names),
         preprocessing,
@@ -102,10 +140,7 @@ def _described(metadata: Any, config: dict[str, Any], path: Path, orientation: s
         path,
         str(metadata.get("license") or metadata.get("copyright") or ""),
     )
-    warnings = [f"Unknown arguments of {name} were left out: {', '.join(dropped)}."] if dropped else []
-    if not turned:
-        warnings.append(f"The bundle does not turn its scans; they are taken to be {orientation}.")
-    return description, warnings
+    return description, [] if turned else [f"The bundle does not turn its scans; they are taken to be {orientation}."]
 
 
 def _value(config: dict[str, Any], value: Any, depth: int = 0) -> Any:

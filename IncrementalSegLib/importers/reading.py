@@ -9,7 +9,7 @@ from ..events import Reporter
 from ..models.package import Model
 from .archive import opened
 from .auto3dseg import import_auto3dseg, is_auto3dseg
-from .monai_bundle import import_bundle, is_bundle
+from .monai_bundle import CANNOT_GROW, import_bundle, is_bundle
 from .nnunet import import_nnunet, is_nnunet
 
 _KINDS = ((is_bundle, import_bundle), (is_auto3dseg, import_auto3dseg), (is_nnunet, import_nnunet))
@@ -32,10 +32,7 @@ def import_model(source: Path | str, reporter: Reporter | None = None, orientati
         raise InputError(f"Orientation '{orientation}': choose one of {', '.join(_ORIENTATIONS)}.")
     source = Path(source)
     if source.is_file() and source.suffix == ".ts":
-        raise InputError(
-            f"{source} is TorchScript, which cannot grow an output and does not say how its scans were prepared: ask "
-            "its makers for the bundle with model.pt."
-        )
+        raise InputError(f"{source} is TorchScript, {CANNOT_GROW}")
     with opened(source) as folder:
         place = _deepened(folder)
         for looks, read in _KINDS:

@@ -48,7 +48,7 @@ def widen(
     for key in target:
         axis = 1 if key in transposed else 0
         target[key] = _grow(state[key], target[key], axis, from_background) if key in grown else state[key].clone()
-    for key in _head_biases({key: narrow[key] for key in grown}, target):
+    for key in head_biases(state, target):
         bias = target[key]
         bias[0] -= math.log(new - old + 1) if from_background else 0.0
         bias[old:] = bias[0] if from_background else 0.0
@@ -72,12 +72,21 @@ def _grow(tensor: Tensor, fresh: Tensor, output_axis: int, from_background: bool
     return wide
 
 
-def _head_biases(grown: Mapping[str, torch.Size], target: Mapping[str, Tensor]) -> list[str]:
-    """Biases of the last class-carrying convolutions: those from class to class if there are any, else all of them."""
-    weights = {key: target[key].shape for key in grown if key.endswith("weight") and len(grown[key]) > 2}
-    both = [key for key, shape in weights.items() if sum(a != b for a, b in zip(shape, grown[key], strict=True)) == 2]
+def head_biases(narrow: Mapping[str, Tensor], wide: Mapping[str, Tensor]) -> list[str]:
+    """Biases of the last class-carrying convolutions: those from class to class if there are any, else all of them.
+
+    Args:
+        narrow: state dict of the network with fewer classes.
+        wide: that of the one with more.
+
+    Raises:
+        PackageError: the head has no bias.
+    """
+    grown = {key: tensor.shape for key, tensor in narrow.items() if tensor.shape != wide[key].shape}
+    weights = [key for key, shape in grown.items() if key.endswith("weight") and len(shape) > 2]
+    both = [key for key in weights if sum(a != b for a, b in zip(wide[key].shape, grown[key], strict=True)) == 2]
     biases = [key.removesuffix("weight") + "bias" for key in both or weights]
-    if not biases or any(bias not in target for bias in biases):
+    if not biases or any(bias not in wide for bias in biases):
         raise PackageError("The network's output layer has no bias, so a new organ cannot start from the background.")
     return biases
 

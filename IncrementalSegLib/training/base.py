@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from ..models.package import Model
 from ..organs import OrganTable
 from ..preprocessing import Preprocessing
 from .config import TrainingConfig
+from .loop import Objective
 from .objectives import SupervisedObjective
 from .outcome import prototypes_of, step_record, with_memory, with_pieces
 from .patches import CachedCase
@@ -41,13 +43,31 @@ def train_base(
     spec, preprocessing = spec or NetworkSpec(), preprocessing or Preprocessing()
     require_annotations(cases, organs)
     cached = prepare(cases, organs, preprocessing, workspace)
+    record = step_record(0, strategy, organs, cases, config, parent="")
+    return fresh_model(cached, SupervisedObjective(), organs, config, workspace, spec, preprocessing, record)
+
+
+def fresh_model(
+    cached: Sequence[CachedCase],
+    objective: Objective,
+    organs: OrganTable,
+    config: TrainingConfig,
+    workspace: Workspace,
+    spec: NetworkSpec,
+    preprocessing: Preprocessing,
+    record: dict[str, Any],
+) -> Model:
+    """A network that begins at random and minimises ``objective`` on these cases; ``record`` begins its history.
+
+    Raises:
+        Cancelled: resume with the same arguments.
+    """
     torch.manual_seed(config.seed)
     network = build_network(spec, len(organs) + 1)
     copies, reporter = config.augmentation.copies, workspace.reporter
     enough = with_reshaped(cached, copies, preprocessing.spacing, workspace.cache, config.seed, reporter)
     sampler = sampler_of(enough, organs, preprocessing, config)
-    run_loop(network, SupervisedObjective(), config, workspace, "train", sampler)
-    record = step_record(0, strategy, organs, cases, config, parent="")
+    run_loop(network, objective, config, workspace, "train", sampler)
     model = Model(network.cpu().eval(), spec, organs, preprocessing, config.patch, (record,))
     model = with_pieces(model, cached, reporter)
     scans = [(np.asarray(case.image), np.asarray(case.target)) for case in cached]

@@ -37,7 +37,31 @@ class SupervisedObjective:
 
     def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
         """Loss parts of a batch when the share ``done`` of the run is behind."""
-        return {"seg": self.segmentation(network(batch.image), batch.target, ~batch.annotated, class_balance(done))}
+        return {"seg": self.of(network(batch.image), batch, done)}
+
+    def of(self, logits: Tensor, batch: Batch, done: float) -> Tensor:
+        """The loss of these logits (B, C, x, y, z)."""
+        return self.segmentation(logits, batch.target, ~batch.annotated, class_balance(done))
+
+
+class DistillationObjective:
+    """A student that begins anew: Dice + CE on what the teacher sees in whole scans, and the teacher's own doubts.
+
+    The doubts are its probabilities, softened and patch by patch, as in Hinton et al. (2015) and Learning without
+    Forgetting; the teacher sees the patch with unchanged intensities.
+    """
+
+    def __init__(self, teacher: nn.Module) -> None:
+        self.teacher = teacher.eval().requires_grad_(False)
+        self.supervised, self.distillation = SupervisedObjective(), Distillation()
+
+    def __call__(self, network: nn.Module, batch: Batch, done: float = 1.0) -> dict[str, Tensor]:
+        """Loss parts of a batch when the share ``done`` of the run is behind."""
+        logits = network(batch.image)
+        with torch.no_grad():
+            doubts = self.teacher(batch.plain)
+        segmentation = self.supervised.of(logits, batch, done)
+        return {"seg": segmentation, "kd": self.distillation(logits, doubts)}
 
 
 class IncrementalObjective:

@@ -23,11 +23,12 @@ class Strategy:
     ``from_background``: new head rows start from the background. ``frozen_statistics``: BatchNorm statistics stay.
     ``settle``: number of steps, at the end, whose patches have unchanged intensities (two fifths of a short run at
     most): statistics that stay do not fit changed ones, and what a short run learns to make up for that makes organs
-    too large in scans as they are (our formulation). ``fusion``: share of the updated weights in an average with the
-    old ones. ``clean_teacher``: the teacher sees patches with unchanged intensities. ``replay``: share of the patches
-    that are cut from synthetic volumes of the old model (MOSInversion), ``recipes`` how these are made; they show the
-    old organs that the step's scans do not, or all (``replay_all``). ``refresh``: halfway more are made, on which the
-    student and the old model disagree. ``lock``: the old network is not touched; a branch learns the new organs.
+    too large in scans as they are (our formulation). ``calibrated``: biases of old organs are
+    shifted after the step so that these are as large on its scans as the old model saw them. ``fusion``: share of the
+    updated weights in an average with the old ones. ``clean_teacher``: the teacher sees patches with unchanged
+    intensities. ``replay``: share of the patches that are cut from synthetic volumes of the old model (MOSInversion),
+    ``recipes`` how these are made; they show the old organs that the step's scans do not, or all (``replay_all``).
+    ``refresh``: halfway more are made, on which the student and the old model disagree. ``lock``: the old network is not touched; a branch learns the new organs.
     ``from_scratch``: a new network learns ``all`` labels of all cases (the upper bound) or the ``new`` organs alone.
     """
 
@@ -50,6 +51,7 @@ class Strategy:
     frozen_statistics: bool = True
     clean_teacher: bool = False
     settle: int = 0
+    calibrated: bool = False
     fusion: float = 0.0
     replay: float = 0.0
     recipes: tuple[str, ...] = ("fast", "grounded")
@@ -93,6 +95,7 @@ _FULL = replace(
     balance=0.05,
     clean_teacher=True,
     settle=120,
+    calibrated=True,
     fusion=0.9,
     replay=0.2,
 )
@@ -135,6 +138,7 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "local-to-old-local": ({"to_old_local": 0.0}, {"to_old_local": 0.1}),
     "pseudo-labels": ({"pseudo_labels": ""}, {"pseudo_labels": "survey"}),
     "fusion": ({"fusion": 0.0}, {"fusion": 0.9}),
+    "calibration": ({"calibrated": False}, {"calibrated": True}),
     "settling": ({"settle": 0}, {"settle": 120}),
 }
 _PROTOTYPES = ("region", "channel", "local-to-global", "local-to-old-local")

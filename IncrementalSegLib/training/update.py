@@ -18,6 +18,7 @@ from ..models.package import Model
 from ..organs import Organ, OrganTable
 from ..prototypes import Prototypes, RunningPrototypes, grown
 from .base import train_base
+from .calibration import calibrated
 from .config import TrainingConfig
 from .fusion import fused
 from .guidance import Guidance
@@ -66,6 +67,9 @@ def update_model(
     record = step_record(len(model.history), strategy.name, new, cases, asked, model.hash)
     updated = replace(student, history=(*model.history, {**record, **trained.record}))
     updated = with_pieces(updated, material.cases, workspace.reporter)
+    if strategy.calibrated:
+        labelled = [(hu, labels) for (hu, _), labels in zip(material.scans, material.merged, strict=True)]
+        updated = calibrated(model, updated, labelled, device_named(config.device), workspace.reporter)
     if strategy.fusion:
         device = device_named(config.device)
         updated = fused(model, updated, strategy.fusion, heldout, device, workspace.reporter)

@@ -166,13 +166,13 @@ def test_json_gives_event_lines_alone_on_stdout_whatever_else_prints_there(patie
     job = _job(tmp_path / "job", patients)
     noisy = """
 import os, sys
-from IncrementalSegLib import cli, jobs
-real = jobs.run_job
+from IncrementalSegLib import cli, running
+real = running.run_job
 def chatty(*arguments, **options):
     print("a library prints this")
     os.write(1, b"and native code this\\n")
     return real(*arguments, **options)
-jobs.run_job = chatty
+running.run_job = chatty
 code = cli.main()
 print("after the verb")
 sys.exit(code)

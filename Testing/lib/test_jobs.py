@@ -12,10 +12,11 @@ from helping import TRAINING, events, files, step_job, train_job
 
 import IncrementalSegLib
 from IncrementalSegLib.errors import InputError
-from IncrementalSegLib.jobs import Job, run_job, seconds_worked, split_cases
+from IncrementalSegLib.jobs import Job, seconds_worked, split_cases
 from IncrementalSegLib.lock import locked
 from IncrementalSegLib.models.package import load_model
 from IncrementalSegLib.organs import Code, Organ, OrganTable, organ_named
+from IncrementalSegLib.running import run_job
 from IncrementalSegLib.training.config import TrainingConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -132,6 +133,7 @@ def test_events_tell_phase_step_time_left_and_losses(finished):
         "survey",
         "reshape",
         "update",
+        "calibration",
         "fusion",
         "evaluate",
     ]

@@ -13,8 +13,9 @@ from helping import TRAINING, await_progress, events, full_disk, step_job, train
 from training_runs import same_weights
 
 from IncrementalSegLib.errors import Cancelled, PackageError, StorageError
-from IncrementalSegLib.jobs import Job, run_job
+from IncrementalSegLib.jobs import Job
 from IncrementalSegLib.models.package import Model
+from IncrementalSegLib.running import run_job
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LONG = {**TRAINING, "steps": 20, "checkpoint_seconds": 0.2}

@@ -14,12 +14,13 @@ from training_runs import COARSE, CONFIG, cancel_at, same_weights, update
 from IncrementalSegLib.cases import Case
 from IncrementalSegLib.errors import Cancelled, InputError
 from IncrementalSegLib.inversion import memory
-from IncrementalSegLib.jobs import Job, prepare
+from IncrementalSegLib.jobs import Job
 from IncrementalSegLib.models.checkpoint import load_state
 from IncrementalSegLib.models.networks import build_network
 from IncrementalSegLib.models.package import Model
 from IncrementalSegLib.models.widen import widen
 from IncrementalSegLib.prototypes import Prototypes, RunningPrototypes, grown
+from IncrementalSegLib.running import prepare
 from IncrementalSegLib.training import update as training
 from IncrementalSegLib.training.guidance import Guidance
 from IncrementalSegLib.training.objectives import IncrementalObjective
@@ -37,7 +38,13 @@ def test_every_strategy_is_found_by_its_name(name: str) -> None:
     assert strategy_named(name) is STRATEGIES[name] and STRATEGIES[name].name == name
 
 
-OFF = {"inversion": "replay", "pseudo-labels": "pseudo_labels", "fusion": "fusion", "settling": "settle"}
+OFF = {
+    "inversion": "replay",
+    "pseudo-labels": "pseudo_labels",
+    "fusion": "fusion",
+    "calibration": "calibrated",
+    "settling": "settle",
+}
 ON = {"region": "region", "channel": "channel", "local-to-global": "to_global", "local-to-old-local": "to_old_local"}
 
 
@@ -75,7 +82,7 @@ def test_an_unknown_strategy_is_a_sentence_with_those_there_are(name: str) -> No
 
 @pytest.mark.parametrize("part", ["magic", "", "name", "Region", "region-without-channel"])
 def test_an_unknown_part_is_a_sentence_with_those_there_are(part: str) -> None:
-    able = "inversion, pseudo-labels, fusion, settling"
+    able = "inversion, pseudo-labels, fusion, calibration, settling"
     sentence = rf"^Strategy 'full' cannot be had without '{part}', only without {able}\.$"
     with pytest.raises(InputError, match=sentence):
         strategy_named(f"full-without-{part}")
