@@ -28,7 +28,8 @@ class Strategy:
     updated weights in an average with the old ones. ``clean_teacher``: the teacher sees patches with unchanged
     intensities. ``replay``: share of the patches that are cut from synthetic volumes of the old model (MOSInversion),
     ``recipes`` how these are made; they show the old organs that the step's scans do not, or all (``replay_all``).
-    ``refresh``: halfway more are made, on which the student and the old model disagree. ``lock``: the old network is not touched; a branch learns the new organs.
+    ``refresh``: halfway more are made, on which the student and the old model disagree. ``lock``: the old network is
+    not touched; a branch learns the new organs.
     ``from_scratch``: a new network learns ``all`` labels of all cases (the upper bound) or the ``new`` organs alone.
     """
 
