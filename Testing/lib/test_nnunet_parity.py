@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +20,11 @@ from torch import nn
 
 from IncrementalSegLib.importers.reading import import_model
 from IncrementalSegLib.inference import predict_label_map
+from IncrementalSegLib.models.package import load_model, save_package
 
-pytestmark = [pytest.mark.slow, pytest.mark.real_ct, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+TRAINING = Path(__file__).with_name("nnunet_training.py")
+PLACES = {"PYTHONPATH": os.pathsep.join(sys.path)}
 RESAMPLING = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
 
 
@@ -69,23 +77,31 @@ def completed(folder: Path, network: nn.Module) -> None:
     torch.save(content | {"trainer_name": "nnUNetTrainer", "network_weights": network.state_dict()}, weights)
 
 
-@pytest.mark.parametrize("case", ["abd_03", "abd_09"])
-def test_label_maps_are_those_of_nnunets_own_predictor(
-    case: str, real_ct_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def nnunets_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """nnU-Net's module of predictors, its folders in a place of the test."""
     for place in ("raw", "preprocessed", "results"):
         monkeypatch.setenv(f"nnUNet_{place}", str(tmp_path / place))
-    reason = "nnunetv2 is not installed"
-    prediction = pytest.importorskip("nnunetv2.inference.predict_from_raw_data", reason=reason)
-    reading = pytest.importorskip("nnunetv2.imageio.simpleitk_reader_writer", reason=reason)
+    return pytest.importorskip("nnunetv2.inference.predict_from_raw_data", reason="nnunetv2 is not installed")
+
+
+def its_predictor(own: ModuleType, folder: Path) -> Any:
+    predictor = own.nnUNetPredictor(perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(folder), (0,), "checkpoint_final.pth")
+    return predictor
+
+
+@pytest.mark.real_ct
+@pytest.mark.parametrize("case", ["abd_03", "abd_09"])
+def test_label_maps_are_those_of_nnunets_own_predictor(
+    case: str, real_ct_folder: Path, tmp_path: Path, nnunets_own: ModuleType
+) -> None:
+    reading = pytest.importorskip("nnunetv2.imageio.simpleitk_reader_writer")
     scan, folder = real_ct_folder / f"abdomen_3mm/{case}_ct.nii.gz", tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     network = nnunet(folder)
     trained(network, scan)
     completed(folder, network)
-    predictor = prediction.nnUNetPredictor(
-        perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False
-    )
-    predictor.initialize_from_trained_model_folder(str(folder), (0,), "checkpoint_final.pth")
+    predictor = its_predictor(nnunets_own, folder)
     voxels, properties = reading.SimpleITKIO().read_images([str(scan)])
     theirs = predictor.predict_single_npy_array(voxels, properties, None, None, False)
     image = sitk.ReadImage(str(scan))
@@ -94,3 +110,19 @@ def test_label_maps_are_those_of_nnunets_own_predictor(
     for value in (1, 2, 3):
         a, b = ours == value, theirs == value
         assert b.sum() > 10_000 and 2 * (a & b).sum() / (a.sum() + b.sum()) >= 0.995
+
+
+def test_a_checkpoint_of_its_own_trainer_is_read_as_it_reads_it(tmp_path: Path, nnunets_own: ModuleType) -> None:
+    own, root = nnunets_own, tmp_path / "trained"
+    subprocess.run([sys.executable, str(TRAINING), str(root)], check=True, capture_output=True, env=os.environ | PLACES)
+    (folder,) = root.glob("results/*/nnUNetTrainer__nnUNetPlans__3d_fullres")
+    model, predictor = import_model(folder), its_predictor(own, folder)
+    assert model.organs.names == ["Spleen", "Right kidney", "Left kidney"]
+    assert model.preprocessing.spacing == (6.0, 6.0, 8.0) and model.patch == (64, 56, 40)
+    seen = torch.randn(1, 1, 40, 56, 64)
+    with torch.no_grad():
+        theirs = predictor.network.eval()(seen)
+        ours = model.network.trunk(seen)
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    save_package(model, tmp_path / "kept")
+    assert load_model(tmp_path / "kept").organs == model.organs
