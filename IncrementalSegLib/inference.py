@@ -20,7 +20,7 @@ from .models.networks import place
 from .models.package import Model
 from .organs import OrganTable
 from .pieces import keep_largest_pieces
-from .preprocessing import on_model_grid, resample
+from .preprocessing import box_around, on_model_grid, resample
 from .volumes import to_array, to_image
 from .windows import evenly_windowed
 
@@ -58,13 +58,7 @@ def body_box(image: np.ndarray) -> tuple[slice, slice, slice]:
 
     A voxel of air stays around it, so that an organ at its edge does not reach beyond when brought to a finer grid.
     """
-    body = image > AIR
-    edges = []
-    for axis, n in enumerate(image.shape):
-        used = np.flatnonzero(body.any(axis=tuple(i for i in range(3) if i != axis)))
-        edges.append(slice(max(0, int(used[0]) - 1), min(n, int(used[-1]) + 2)) if used.size else slice(0, n))
-    x, y, z = edges
-    return x, y, z
+    return box_around(image > AIR, 1)
 
 
 def probabilities(

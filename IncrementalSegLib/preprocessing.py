@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from .errors import InputError
 from .volumes import oriented
 
+_MARGIN = 10  # voxels
 _THICK = 3.0  # a slice that much thicker than its voxels are wide is interpolated within, not between slices (nnU-Net)
 
 
@@ -22,6 +23,7 @@ class Preprocessing:
     from the model's by no more than the share ``tolerance`` keeps it (Auto3DSeg). With ``spline`` the grid fills the
     scan from edge to edge and clipped values are interpolated by cubic splines (nnU-Net), else linearly. With
     ``whole_scan`` the darkest and brightest voxel of every scan are brought to the window's ends, and HU means that.
+    With ``foreground`` the scan ends 10 voxels beyond what is denser than water (Auto3DSeg).
     """
 
     spacing: tuple[float, float, float] = (3.0, 3.0, 3.0)
@@ -31,6 +33,7 @@ class Preprocessing:
     tolerance: float = 0.0
     spline: bool = False
     whole_scan: bool = False
+    foreground: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -58,6 +61,8 @@ class Preprocessing:
 
 def on_model_grid(ct: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:
     """The CT, HU as float32, on the model's grid."""
+    if preprocessing.foreground:
+        ct = _foreground(ct)
     grid = model_grid(ct, preprocessing)
     low, high = preprocessing.window
     if preprocessing.whole_scan:
@@ -69,6 +74,24 @@ def on_model_grid(ct: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:
     in_slices = _with_axis_of(grid, clipped, "xyz".index(thick)) if thick else grid
     smooth = sitk.Clamp(_resampled(clipped, in_slices, sitk.sitkBSpline), sitk.sitkFloat32, low, high)
     return _resampled(smooth, grid, sitk.sitkNearestNeighbor) if thick else smooth
+
+
+def _foreground(ct: sitk.Image) -> sitk.Image:
+    """The box around all that is denser than water, and a margin; the whole scan where nothing is."""
+    z, y, x = box_around(sitk.GetArrayViewFromImage(ct) > 0, _MARGIN)
+    box = (x, y, z)
+    return sitk.RegionOfInterest(ct, [axis.stop - axis.start for axis in box], [axis.start for axis in box])
+
+
+def box_around(mask: np.ndarray, margin: int) -> tuple[slice, slice, slice]:
+    """The box around a mask (3 axes) and a margin in voxels, within the image; the whole image where it is empty."""
+    box = []
+    for axis, n in enumerate(mask.shape):
+        used = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
+        box.append(
+            slice(max(0, int(used[0]) - margin), min(n, int(used[-1]) + 1 + margin)) if used.size else slice(0, n)
+        )
+    return box[0], box[1], box[2]
 
 
 def _thick_axis(spacing: tuple[float, ...]) -> str:

@@ -1,7 +1,7 @@
 """Auto3DSeg's SegResNetDS as the Slicer extension MONAIAuto3DSeg shares it: ``model.pt`` with a recipe, ``labels.csv``.
 
-Its scan is turned to RAS, resampled unless its spacing is within a quarter of the model's, its window scaled to [-1, 1]
-without clipping, and put through the logistic function.
+Its scan is turned to RAS, cut to what is denser than water and a margin, resampled unless its spacing is within a
+quarter of the model's, its window scaled to [-1, 1] without clipping, and put through the logistic function.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def export_auto3dseg(model: Model, folder: Path) -> None:
         "resample_resolution": list(recipe.spacing),
         "roi_size": list(model.patch),
         "orientation_ras": recipe.orientation == "RAS",
-        "crop_foreground": True,
+        "crop_foreground": recipe.foreground,
         "bundle_root": "",
     }
     labels = OrganTable(replace(organ, label=channel) for channel, organ in enumerate(model.organs, start=1))
@@ -117,6 +117,7 @@ def _described(
             clip=False,
             orientation="RAS" if config.get("orientation_ras") else orientation,
             tolerance=_TOLERANCE,
+            foreground=bool(config.get("crop_foreground", True)),
         ),
         (int(patch[0]), int(patch[1]), int(patch[2])),
         path,

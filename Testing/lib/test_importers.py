@@ -73,14 +73,16 @@ def test_a_bundle_predicts_what_monai_itself_predicts(tmp_path: Path, scan: Path
     assert min(dice(ours, theirs)) >= 0.995 and len(np.unique(theirs)) == 1 + len(ORGANS)
 
 
+@pytest.mark.parametrize("cut", [True, False], ids=["cut to the body", "whole"])
 @pytest.mark.parametrize("near", [False, True], ids=["resampled", "own spacing"])
-def test_auto3dseg_predicts_what_its_own_transforms_give(tmp_path: Path, scan: Path, near: bool) -> None:
+def test_auto3dseg_predicts_what_its_own_transforms_give(tmp_path: Path, scan: Path, near: bool, cut: bool) -> None:
     spacing = [7.0, 6.0, 9.0] if near else [5.0, 4.5, 6.0]
-    network = auto3dseg(tmp_path / "theirs", resample_resolution=spacing)
+    network = auto3dseg(tmp_path / "theirs", resample_resolution=spacing, crop_foreground=cut)
     chain = mt.Compose(
         [
             mt.LoadImaged(keys="image", ensure_channel_first=True),
             mt.Orientationd(keys="image", axcodes="RAS"),
+            *([mt.CropForegroundd(keys="image", source_key="image", margin=10, allow_smaller=True)] if cut else []),
             mt.Spacingd(
                 keys="image",
                 pixdim=spacing,
