@@ -210,7 +210,10 @@ def _export(options: argparse.Namespace) -> None:
     from .importers.auto3dseg import export_auto3dseg
     from .models.package import load_model
 
+    reporter = reporter_of(options)
     export_auto3dseg(load_model(model_folder(options.model)), options.out)
+    reporter.message(f"Written to {options.out}.")
+    reporter.emit("finished", model=str(options.out))
 
 
 def _models(options: argparse.Namespace) -> None:

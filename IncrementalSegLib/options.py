@@ -170,6 +170,7 @@ def _network(parser: argparse.ArgumentParser) -> None:
 def _export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="package or job folder, or library name")
     _out(parser, "new folder for model.pt and labels.csv")
+    _how(parser)
 
 
 def _job(parser: argparse.ArgumentParser, resuming: bool) -> None:

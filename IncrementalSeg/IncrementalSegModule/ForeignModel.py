@@ -1,4 +1,4 @@
-"""Has the worker read a model of another tool into a package: that takes torch, which is not loaded here."""
+"""Has the worker read models of other tools, and write them for these: that takes torch, which is not loaded here."""
 
 from __future__ import annotations
 
@@ -28,21 +28,31 @@ class ForeignModel:
 
     @property
     def running(self) -> bool:
-        """Whether a model is being read."""
+        """Whether a model is being read or written."""
         return self.process.running
 
     def read(self, source: Path, receive: Receiver) -> None:
         """Read a folder or zip file in the background; the package is gone when ``receive`` returns.
 
         Raises:
-            InputError: another one is being read.
+            InputError: another one is being read or written.
         """
+        self._start(["import", str(source)], receive)
+
+    def write(self, package: Path, receive: Receiver) -> None:
+        """Write a package as MONAIAuto3DSeg opens it; the folder is gone when ``receive`` returns.
+
+        Raises:
+            InputError: another one is being read or written.
+        """
+        self._start(["export", "--model", str(package)], receive)
+
+    def _start(self, command: list[str], receive: Receiver) -> None:
         if self.running:
-            raise InputError(_("Another model is being read: wait for it."))
+            raise InputError(_("Another model is being read or written: wait for it."))
         self._notes: list[str] = []
         self._place, self._receive = Path(tempfile.mkdtemp(prefix="incrementalseg-")), receive
-        command = ["import", str(source), "--out", str(self._place / "model"), "--json"]
-        self.process.start(command, self._heard, self._ended)
+        self.process.start([*command, "--out", str(self._place / "model"), "--json"], self._heard, self._ended)
         self.onChanged()
 
     def cancel(self) -> None:

@@ -30,6 +30,7 @@ class ModelPanel:
         ui.modelSelector.connect("currentIndexChanged(int)", self.onChosen)
         ui.importButton.connect("clicked(bool)", self.onImport)
         ui.exportButton.connect("clicked(bool)", self.onExport)
+        ui.auto3DSegButton.connect("clicked(bool)", self.onAuto3DSeg)
         ui.folderButton.connect("clicked(bool)", self.onFolder)
         ui.deleteButton.connect("clicked(bool)", self.onDelete)
         ui.revertButton.connect("clicked(bool)", self.onRevert)
@@ -56,6 +57,8 @@ class ModelPanel:
         self.ui.importButton.enabled = not self.session.foreign.running
         self.ui.importButton.text = _("Import…") if self.ui.importButton.enabled else _("Reading …")
         self.ui.exportButton.enabled = self.ui.folderButton.enabled = bool(info and info.folder)
+        self.ui.auto3DSegButton.visible = bool(info and info.contents and info.contents.is_auto3dseg)
+        self.ui.auto3DSegButton.enabled = not self.session.foreign.running
         self.ui.deleteButton.enabled = bool(info and info.name != STARTER)
         self.ui.deviceLabel.text = self.session.machine.sentence
         self.ui.measureButton.enabled = bool(info and info.contents) and not self.session.machine.running
@@ -123,7 +126,22 @@ class ModelPanel:
         target = ask["saveFile"](_("Export model"), f"{info.name}-v{info.version}.zip")
         if target:
             with saying(_("The model was not exported.")):
-                self.session.models.exportTo(info, Path(target))
+                self.session.models.zipped(info.folder, Path(target))
+
+    def onAuto3DSeg(self, checked: bool = False) -> None:
+        """Write the current model as a zip that MONAIAuto3DSeg opens."""
+        info = self.session.model
+        target = ask["saveFile"](_("Export for MONAIAuto3DSeg"), f"{info.name}-v{info.version}-auto3dseg.zip")
+        if target:
+            with saying(_("The model was not exported.")):
+                self.session.writeForAuto3DSeg(lambda folder, said: self._written(folder, Path(target), said))
+
+    def _written(self, folder: Path | None, target: Path, said: str) -> None:
+        """The worker has written the model, or says why it cannot."""
+        with saying(_("The model was not exported.")):
+            if folder is None:
+                raise InputError(said)
+            self.session.models.zipped(folder, target)
 
     def onFolder(self, checked: bool = False) -> None:
         """Open the package's folder in the file manager."""

@@ -132,10 +132,10 @@ class Models:
             yield next(iter(sorted(folder.rglob("checksums.json"))), folder / "checksums.json").parent
 
     @staticmethod
-    def exportTo(info: ModelInfo, target: Path) -> Path:
-        """The model's package as one zip file."""
+    def zipped(folder: Path, target: Path) -> Path:
+        """A model's folder as one zip file."""
         base = str(target)[: -len(".zip")] if target.suffix == ".zip" else str(target)
-        return Path(shutil.make_archive(base, "zip", info.folder))
+        return Path(shutil.make_archive(base, "zip", folder))
 
 
 def _described(folder: Path) -> Contents | str:

@@ -63,6 +63,15 @@ class Session(Plan):
         self._requirePackages()
         self.foreign.read(source, receive)
 
+    def writeForAuto3DSeg(self, receive: Receiver) -> None:
+        """Write the current model as MONAIAuto3DSeg opens it, in the background; ``receive`` gets the folder.
+
+        Raises:
+            InputError: packages are missing, or another one is being read or written.
+        """
+        self._requirePackages()
+        self.foreign.write(self._usable().folder, receive)
+
     @property
     def expected(self) -> str:
         """What the next update takes on this machine, as far as it was measured."""

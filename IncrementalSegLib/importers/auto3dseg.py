@@ -57,11 +57,8 @@ def export_auto3dseg(model: Model, folder: Path) -> None:
     """
     usage, recipe = model.spec.usage, model.preprocessing
     network = model.network
-    if (
-        not isinstance(network, ForeignNetwork)
-        or usage is None
-        or not (model.spec.name == "SegResNetDS" and usage.squashed)
-    ):
+    known = model.spec.name == "SegResNetDS" and usage is not None and usage.squashed
+    if not isinstance(network, ForeignNetwork) or not known:
         raise InputError(
             f"The model is a {model.spec.name}: Auto3DSeg opens SegResNetDS only, as read from an Auto3DSeg model."
         )

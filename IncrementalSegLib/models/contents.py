@@ -33,6 +33,12 @@ class Contents:
     files: tuple[str, ...]
 
     @property
+    def is_auto3dseg(self) -> bool:
+        """Whether MONAIAuto3DSeg can open the model when it is written for it (see `importers.auto3dseg`)."""
+        usage = self.network.get("usage") or {}
+        return self.network.get("name") == "SegResNetDS" and bool(usage.get("squashed"))
+
+    @property
     def dsc(self) -> dict[str, float]:
         """DSC by organ key as it was last measured on held-out scans; organs that never were are left out."""
         known: dict[str, float] = {}

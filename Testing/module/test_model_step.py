@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import unittest
+import zipfile
 from pathlib import Path
 
 import qt
@@ -90,12 +91,14 @@ class ModelStepTest(PanelTest):
         self.assertEqual(self.session.models.library.names(), ["Abdomen"])
         self.assertTrue(self.ui.importButton.enabled)
 
-    def test_a_model_of_another_tool_is_read_by_the_worker_and_becomes_a_model(self) -> None:
-        written = (
-            f"from foreign_models import bundle; bundle(Path({str(self.folder / 'theirs')!r}), {{'img_size': 96}})"
-        )
+    def theirs(self, written: str) -> None:
+        """Make a model of another tool: a call of one of the writers of the library's tests."""
         lib = str(Path(__file__).resolve().parents[1] / "lib")
-        python(f"import sys; sys.path.insert(0, {lib!r}); from pathlib import Path; {written}")
+        call = f"from foreign_models import *; folder = Path({str(self.folder / 'theirs')!r}); {written}"
+        python(f"import sys; sys.path.insert(0, {lib!r}); from pathlib import Path; {call}")
+
+    def test_a_model_of_another_tool_is_read_by_the_worker_and_becomes_a_model(self) -> None:
+        self.theirs("bundle(folder, {'img_size': 96})")
         chosen = str(self.folder / "theirs" / "configs" / "metadata.json")
         self.answers = {"openFile": chosen, "inform": True, "text": "Bundle"}
         self.ui.importButton.click()
@@ -104,6 +107,22 @@ class ModelStepTest(PanelTest):
         self.assertIn("img_size", self.asked[1])
         self.assertEqual(self.session.model.name, "Bundle")
         self.assertEqual(self.session.model.contents.organs.names, ["Liver", "Spleen", "Right kidney"])
+
+        self.assertTrue(self.ui.auto3DSegButton.isHidden(), "the network is not one that MONAIAuto3DSeg opens")
+
+    def test_a_model_from_auto3dseg_goes_out_as_its_own_tool_opens_it(self) -> None:
+        self.theirs("auto3dseg(folder)")
+        self.answers = {"openFile": str(self.folder / "theirs" / "labels.csv"), "inform": True, "text": "Auto"}
+        self.ui.importButton.click()
+        self.wait(lambda: not self.session.foreign.running)
+        self.assertFalse(self.ui.auto3DSegButton.isHidden())
+        self.answers = {"saveFile": str(self.folder / "auto.zip")}
+        self.ui.auto3DSegButton.click()
+        self.assertFalse(self.ui.auto3DSegButton.enabled)
+        self.wait(lambda: not self.session.foreign.running)
+        self.assertEqual(self.errors, [])
+        with zipfile.ZipFile(self.folder / "auto.zip") as written:
+            self.assertEqual({"model.pt", "labels.csv"}, set(written.namelist()) - {"./"})
 
     def test_a_damaged_model_says_so_and_cannot_be_used(self) -> None:
         (self.session.model.folder / "models" / "model.pt").write_bytes(b"broken")
