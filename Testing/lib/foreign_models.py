@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import monai.networks.nets as nets
+import monai.transforms as mt
 import numpy as np
 import torch
 from torch import nn
@@ -100,6 +101,22 @@ def auto3dseg(folder: Path, **changes: Any) -> nn.Module:
     rows = [f"{value},{name}" for value, name in enumerate(("background", *ORGANS))]
     (folder / "labels.csv").write_text("\n".join(["LabelValue,Name", *rows]) + "\n")
     return network
+
+
+def auto3dseg_transforms(spacing: list[float], cut: bool) -> mt.Compose:
+    """What Auto3DSeg does to a scan before its network, in MONAI's transforms, as its inference script has them."""
+    near = {"min_pixdim": np.array(spacing) * 0.75, "max_pixdim": np.array(spacing) * 1.25}
+    body = mt.CropForegroundd(keys="image", source_key="image", margin=10, allow_smaller=True)
+    return mt.Compose(
+        [
+            mt.LoadImaged(keys="image", ensure_channel_first=True),
+            mt.Orientationd(keys="image", axcodes="RAS"),
+            *([body] if cut else []),
+            mt.Spacingd(keys="image", pixdim=spacing, mode="bilinear", **near),
+            mt.ScaleIntensityRanged(keys="image", a_min=-250, a_max=250, b_min=-1, b_max=1, clip=False),
+            mt.Lambdad(keys="image", func=torch.sigmoid, inv_func=torch.logit),
+        ]
+    )
 
 
 def nnunet(folder: Path, **changes: Any) -> nn.Module:

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from foreign_models import ORGANS, WHOLE_SCAN, WINDOW, auto3dseg, bundle, nnunet, preprocessing
+from foreign_models import (
+    ORGANS,
+    WHOLE_SCAN,
+    WINDOW,
+    auto3dseg,
+    auto3dseg_transforms,
+    bundle,
+    nnunet,
+    preprocessing,
+)
 from monai.bundle import ConfigParser
 from monai.inferers import sliding_window_inference
 from torch import nn
@@ -46,6 +55,15 @@ def scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(params=["phantom", pytest.param("real CT", marks=pytest.mark.real_ct)])
+def any_scan(request: pytest.FixtureRequest, scan: Path) -> Path:
+    return (
+        scan
+        if request.param == "phantom"
+        else request.getfixturevalue("real_ct_folder") / "abdomen_3mm/abd_03_ct.nii.gz"
+    )
+
+
 @pytest.fixture(params=WRITERS)
 def imported(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Model, nn.Module]:
     """A model and the network that it was made of."""
@@ -62,14 +80,14 @@ def predicted(model: Model, path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scaling", [WINDOW, WHOLE_SCAN], ids=["a window of HU", "the whole scan"])
-def test_a_bundle_predicts_what_monai_itself_predicts(tmp_path: Path, scan: Path, scaling: list) -> None:
+def test_a_bundle_predicts_what_monai_itself_predicts(tmp_path: Path, any_scan: Path, scaling: list) -> None:
     network, parser = bundle(tmp_path / "theirs", preprocessing=preprocessing(scaling)), ConfigParser()
     parser.read_config(tmp_path / "theirs/configs/inference.json")
-    item = parser.get_parsed_content("preprocessing")({"image": str(scan)})
+    item = parser.get_parsed_content("preprocessing")({"image": str(any_scan)})
     with torch.no_grad():
         item["pred"] = parser.get_parsed_content("inferer")(item["image"][None], network)[0]
     theirs = parser.get_parsed_content("postprocessing")(item)["pred"][0].numpy()
-    ours = predicted(import_model(tmp_path / "theirs"), scan)
+    ours = predicted(import_model(tmp_path / "theirs"), any_scan)
     assert min(dice(ours, theirs)) >= 0.995 and len(np.unique(theirs)) == 1 + len(ORGANS)
 
 
@@ -78,22 +96,7 @@ def test_a_bundle_predicts_what_monai_itself_predicts(tmp_path: Path, scan: Path
 def test_auto3dseg_predicts_what_its_own_transforms_give(tmp_path: Path, scan: Path, near: bool, cut: bool) -> None:
     spacing = [7.0, 6.0, 9.0] if near else [5.0, 4.5, 6.0]
     network = auto3dseg(tmp_path / "theirs", resample_resolution=spacing, crop_foreground=cut)
-    chain = mt.Compose(
-        [
-            mt.LoadImaged(keys="image", ensure_channel_first=True),
-            mt.Orientationd(keys="image", axcodes="RAS"),
-            *([mt.CropForegroundd(keys="image", source_key="image", margin=10, allow_smaller=True)] if cut else []),
-            mt.Spacingd(
-                keys="image",
-                pixdim=spacing,
-                mode="bilinear",
-                min_pixdim=np.array(spacing) * 0.75,
-                max_pixdim=np.array(spacing) * 1.25,
-            ),
-            mt.ScaleIntensityRanged(keys="image", a_min=-250, a_max=250, b_min=-1, b_max=1, clip=False),
-            mt.Lambdad(keys="image", func=torch.sigmoid, inv_func=torch.logit),
-        ]
-    )
+    chain = auto3dseg_transforms(spacing, cut)
     item = chain({"image": str(scan)})
     with torch.no_grad():
         logits = sliding_window_inference(item["image"][None], [32, 48, 32], 1, network, 0.625, "gaussian")
@@ -103,11 +106,11 @@ def test_auto3dseg_predicts_what_its_own_transforms_give(tmp_path: Path, scan: P
     assert min(dice(predicted(import_model(tmp_path / "theirs"), scan), theirs)) >= 0.995
 
 
-def test_nnunet_sees_the_scan_as_its_own_preprocessing_makes_it(tmp_path: Path, scan: Path) -> None:
+def test_nnunet_sees_the_scan_as_its_own_preprocessing_makes_it(tmp_path: Path, any_scan: Path) -> None:
     """Axes (z, y, x) of the file, transposed; clipped and standardised; the published formula, written out here."""
     network, model = nnunet(tmp_path / "theirs"), import_model(tmp_path / "theirs")
     assert model.preprocessing.spacing == (7.0, 6.0, 9.0) and model.patch == (32, 24, 16)
-    grid = sitk.DICOMOrient(on_model_grid(sitk.ReadImage(str(scan)), model.preprocessing), "RAS")
+    grid = sitk.DICOMOrient(on_model_grid(sitk.ReadImage(str(any_scan)), model.preprocessing), "RAS")
     values = (np.clip(sitk.GetArrayFromImage(grid), -900, 300) - 80.0) / 140.0
     values = values.transpose(0, 2, 1)[:16, :32, :24]
     with torch.no_grad():

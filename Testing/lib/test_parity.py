@@ -1,4 +1,4 @@
-"""An imported nnU-Net against nnU-Net's own predictor on real CT, where nnU-Net is installed (README, Models)."""
+"""Imported models against their own tools on real CT: nnU-Net's predictor where it is installed, MONAI's transforms."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import monai.transforms as mt
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from foreign_models import nnunet, write_json
+from foreign_models import auto3dseg, auto3dseg_transforms, nnunet, write_json
+from monai.inferers import sliding_window_inference
 from scipy import ndimage
 from torch import nn
 
@@ -28,17 +30,19 @@ PLACES = {"PYTHONPATH": os.pathsep.join(sys.path)}
 RESAMPLING = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
 
 
-def trained(network: nn.Module, scan: Path) -> None:
-    """Teach it fat, soft tissue and bone by a few hundred steps: organs of noise would compare noise."""
-    hu = sitk.GetArrayFromImage(sitk.ReadImage(str(scan))).astype(np.float32).transpose(0, 2, 1)
+def trained(network: nn.Module, image: np.ndarray, hu: np.ndarray, patch: tuple[int, int, int]) -> None:
+    """Teach it fat, soft tissue and bone of one scan by a few hundred steps: organs of noise would compare noise.
+
+    ``image`` is what the network sees of the scan, ``hu`` the scan on the same grid.
+    """
     tissue = np.digitize(ndimage.gaussian_filter(hu, 2.0), (-130, -30, 90))
-    image, rng = (np.clip(hu, -900, 300) - 80.0) / 140.0, np.random.default_rng(0)
-    optimizer = torch.optim.AdamW(network.parameters(), 3e-3)
+    optimizer, rng = torch.optim.AdamW(network.parameters(), 3e-3), np.random.default_rng(0)
     network.train()
     for _ in range(250):
-        corners = [[int(rng.integers(0, n - e)) for n, e in zip(hu.shape, (32, 64, 64), strict=True)] for _ in range(2)]
-        boxes = [np.s_[z : z + 32, y : y + 64, x : x + 64] for z, y, x in corners]
+        corners = [rng.integers(0, np.subtract(hu.shape, patch) + 1) for _ in range(2)]
+        boxes = [tuple(slice(a, a + edge) for a, edge in zip(corner, patch, strict=True)) for corner in corners]
         logits = network(torch.from_numpy(np.stack([image[box] for box in boxes])[:, None]))
+        logits = logits[0] if isinstance(logits, list) else logits
         loss = nn.functional.cross_entropy(logits, torch.from_numpy(np.stack([tissue[box] for box in boxes])))
         optimizer.zero_grad()
         loss.backward()
@@ -77,6 +81,13 @@ def completed(folder: Path, network: nn.Module) -> None:
     torch.save(content | {"trainer_name": "nnUNetTrainer", "network_weights": network.state_dict()}, weights)
 
 
+def assert_alike(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """DSC of 0.995 or more for every tissue."""
+    for value in (1, 2, 3):
+        a, b = ours == value, theirs == value
+        assert b.sum() > 10_000 and 2 * (a & b).sum() / (a.sum() + b.sum()) >= 0.995
+
+
 @pytest.fixture
 def nnunets_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """nnU-Net's module of predictors, its folders in a place of the test."""
@@ -99,7 +110,8 @@ def test_label_maps_are_those_of_nnunets_own_predictor(
     reading = pytest.importorskip("nnunetv2.imageio.simpleitk_reader_writer")
     scan, folder = real_ct_folder / f"abdomen_3mm/{case}_ct.nii.gz", tmp_path / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     network = nnunet(folder)
-    trained(network, scan)
+    hu = sitk.GetArrayFromImage(sitk.ReadImage(str(scan))).astype(np.float32).transpose(0, 2, 1)
+    trained(network, (np.clip(hu, -900, 300) - 80.0) / 140.0, hu, (32, 64, 64))
     completed(folder, network)
     predictor = its_predictor(nnunets_own, folder)
     voxels, properties = reading.SimpleITKIO().read_images([str(scan)])
@@ -107,9 +119,27 @@ def test_label_maps_are_those_of_nnunets_own_predictor(
     image = sitk.ReadImage(str(scan))
     axes = sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines(image.GetDirection())
     ours = sitk.GetArrayFromImage(predict_label_map(import_model(folder, orientation=axes), image, torch.device("cpu")))
-    for value in (1, 2, 3):
-        a, b = ours == value, theirs == value
-        assert b.sum() > 10_000 and 2 * (a & b).sum() / (a.sum() + b.sum()) >= 0.995
+    assert_alike(ours, theirs)
+
+
+@pytest.mark.real_ct
+def test_label_maps_are_those_of_auto3dsegs_own_transforms(real_ct_folder: Path, tmp_path: Path) -> None:
+    scan, folder, spacing = real_ct_folder / "abdomen_3mm/abd_03_ct.nii.gz", tmp_path / "theirs", [5.0, 4.5, 6.0]
+    network, chain = (
+        auto3dseg(folder, resample_resolution=spacing, crop_foreground=True),
+        auto3dseg_transforms(spacing, True),
+    )
+    item = chain({"image": str(scan)})
+    image = item["image"][0].numpy()
+    trained(network, image, 250 * np.log(image / (1 - image)), (32, 48, 32))
+    content = torch.load(folder / "model.pt", weights_only=False)
+    torch.save(content | {"state_dict": network.state_dict()}, folder / "model.pt")
+    with torch.no_grad():
+        logits = sliding_window_inference(item["image"][None], [32, 48, 32], 1, network, 0.625, "gaussian")
+    item["pred"] = logits[0].softmax(0)
+    theirs = mt.Invertd(keys="pred", orig_keys="image", transform=chain, nearest_interp=False)(item)["pred"].argmax(0)
+    ours = predict_label_map(import_model(folder), sitk.ReadImage(str(scan)), torch.device("cpu"))
+    assert_alike(sitk.GetArrayFromImage(ours).T, theirs.numpy())
 
 
 def test_a_checkpoint_of_its_own_trainer_is_read_as_it_reads_it(tmp_path: Path, nnunets_own: ModuleType) -> None:
