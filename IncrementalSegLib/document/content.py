@@ -75,12 +75,12 @@ def described(
     start = results(report, extra)
     parts = [
         _added(report, model, folder),
+        _data(report, model),
         *start.sections,
         Section("Before and after on a held-out scan", scan_pictures(folder, scans)),
         Section("Synthetic images", synthetic_pictures(folder, report["synthetic"], scans)),
-        _data(report, model),
         _lineage(model),
-        Section("Software", [Facts(list(report["versions"].items()))]),
+        Section("Software", [Text(", ".join(f"{name} {version}" for name, version in report["versions"].items()))]),
         _how_to_read(),
         _decision(),
     ]
