@@ -73,9 +73,9 @@ def _work(job: Job, folder: Path, reporter: Reporter) -> Model:
     metrics = {organ["code"]: organ["dsc_after"] for organ in report["organs"]}
     history = (*model.history[:-1], {**model.history[-1], "metrics": metrics})
     finished = save_package(replace(model, history=history), folder / "model")
-    write_document(report, finished, folder)
     for patients in (folder / "cache", folder / "survey", *folder.glob("synthetic/grounded-*")):
         shutil.rmtree(patients, ignore_errors=True)
+    write_document(report, finished, folder)
     return finished
 
 

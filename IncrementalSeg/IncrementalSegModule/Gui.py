@@ -13,10 +13,11 @@ from slicer.i18n import tr as _
 
 from IncrementalSegLib.errors import IncrementalSegError
 
-# Questions to the user, by name; a test puts its own answers here.
+# Questions to the user, and what other programs show, by name; a test puts its own answers here.
 ask: dict[str, Callable[..., Any]] = {
     "confirm": lambda text: slicer.util.confirmYesNoDisplay(text),
     "inform": lambda text: slicer.util.infoDisplay(text),
+    "show": lambda path: qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path)),
     "openFolder": lambda title: qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title),
     "openFile": lambda title, kinds: _path(qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds)),
     "saveFile": lambda title, name: _path(qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name)),
