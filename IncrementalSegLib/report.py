@@ -164,7 +164,12 @@ def verdict_words(report: Mapping[str, Any]) -> str:
         fates.setdefault(fate(organ), []).append(organ["name"])
     first = "Good" if report["verdict"] == "good" else "Not good"
     told = [name for name in ("lost", "not learned", "not judged", "learned", "kept") if name in fates]
-    return f"{first}. " + " ".join(f"{name.capitalize()}: {', '.join(fates[name])}." for name in told)
+    return f"{first}. " + " ".join(f"{name.capitalize()}: {_named(name, fates[name])}." for name in told)
+
+
+def _named(became: str, organs: Sequence[str]) -> str:
+    """Names of organs in a line; of many of which nothing is wrong, their number."""
+    return f"{len(organs)} organs" if became in ("learned", "kept") and len(organs) > 6 else ", ".join(organs)
 
 
 def verdict_sentences(report: Mapping[str, Any]) -> list[str]:

@@ -180,6 +180,8 @@ def test_the_verdict_in_words_names_what_was_lost_first() -> None:
     told = "Not good. Lost: Liver. Not learned: Aorta. Not judged: Stomach. Learned: Pancreas. Kept: Spleen."
     assert verdict_words(report) == told
     assert verdict_words(report_of(old("Liver", 0.95, 0.95), new(0.5))) == "Good. Learned: Pancreas. Kept: Liver."
+    many = [OrganReport(f"Rib {number}", f"rib {number}", "old", 0.9, 0.9) for number in range(24)]
+    assert verdict_words(report_of(*many, old("Liver", 0.95, 0.9))) == "Not good. Lost: Liver. Kept: 24 organs."
 
 
 def test_a_folder_that_cannot_be_written_is_reported_in_a_sentence(tmp_path: Path) -> None:
