@@ -30,8 +30,8 @@ def _block(block: Block, folder: Path | None) -> str:
         case Facts(rows):
             return "\n".join(f"- {_plain(name)}: {_plain(value)}" for name, value in rows)
         case Table() if not block.form:
-            head, *rows = [[_plain(cell) for cell in row] for row in (block.head, *block.rows)]
-            return markdown_table(head, rows)
+            titles, *lines = [[_plain(cell) for cell in row] for row in (block.head, *block.rows)]
+            return markdown_table(titles, lines)
         case Picture() if folder:
             return f"![{_plain(block.alt)}]({Path(os.path.relpath(block.path, folder)).as_posix()})"
     return ""  # a chart, whose numbers stand in a table, and what is filled in by hand

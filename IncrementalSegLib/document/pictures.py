@@ -28,11 +28,12 @@ def scan_pictures(folder: Path, shown: bool) -> list[Block]:
 
 
 def synthetic_pictures(folder: Path, replayed: Mapping[str, Any], scans: bool) -> list[Block]:
-    """What was replayed in the training, and the contact sheets made since; nothing where there was neither."""
+    """What was replayed in the training, and contact sheets of it and of what was made since; else nothing."""
     blocks: list[Block] = []
     if replayed["volumes"]:
         blocks.append(Text(_replay_sentence(replayed)))
-    sheets = sorted(folder.glob("inversion*/contact_sheet.png"), key=lambda path: path.stat().st_mtime)[-SHEETS:]
+    found = [*folder.glob("synthetic/*/contact_sheet.png"), *folder.glob("inversion*/contact_sheet.png")]
+    sheets = sorted(found, key=lambda path: (path.stat().st_mtime, path))[-SHEETS:]
     for sheet in sheets:
         if scans or not _from_scans(sheet.parent):
             blocks.append(_sheet(sheet))
@@ -48,9 +49,9 @@ def _sheet(path: Path) -> Picture:
 
 def _from_scans(folder: Path) -> bool:
     """Whether synthetic images may resemble a patient: those of an unknown recipe may."""
+    told = next((folder / name for name in ("quality.json", "done.json") if (folder / name).exists()), folder)
     try:
-        quality = json.loads((folder / "quality.json").read_text(encoding="utf-8"))
-        return bool(quality["recipe"] == "grounded")
+        return bool(json.loads(told.read_text(encoding="utf-8"))["recipe"] == "grounded")
     except (OSError, ValueError, KeyError, TypeError):
         return True
 

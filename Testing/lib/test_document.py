@@ -194,11 +194,11 @@ def test_pictures_have_a_description_and_what_is_too_large_is_named_instead(
     assert page.text.count("A picture is too large for this page") == 2
 
 
-def sheet(folder: Path, recipe: str | None) -> None:
-    folder.mkdir()
+def sheet(folder: Path, recipe: str | None, told: str = "quality.json") -> None:
+    folder.mkdir(parents=True)
     (folder / "contact_sheet.png").write_bytes(PIXEL)
     if recipe:
-        (folder / "quality.json").write_text(json.dumps({"recipe": recipe}), encoding="utf-8")
+        (folder / told).write_text(json.dumps({"recipe": recipe}), encoding="utf-8")
 
 
 def test_a_copy_without_scans_shows_nothing_that_was_made_of_one(base_job: Path, tmp_path: Path) -> None:
@@ -210,6 +210,18 @@ def test_a_copy_without_scans_shows_nothing_that_was_made_of_one(base_job: Path,
     assert [str(image["alt"])[:12] for image in copy.every("img")] == ["Synthetic CT"]
     assert "made up by the model: no patient was scanned" in copy.text
     assert "Left out of this copy: the pictures show a patient's scan." in copy.text
+
+
+def test_what_was_replayed_in_the_training_is_counted_and_shown(tmp_path: Path) -> None:
+    counts = {"volumes": 16, "replayed": 12, "requested": 40, "kept": 31, "dropped": 9, "statistics": "batchnorm"}
+    sheet(tmp_path / "synthetic" / "fast-1", "fast", "done.json")
+    sheet(tmp_path / "synthetic" / "grounded-1", "grounded", "done.json")
+    report = report_of(LIVER, STOMACH, synthetic={"organs": ["Spleen"], **counts})
+    write_document(report, model(), tmp_path)
+    page = Reader((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "12 of 16 synthetic volumes were replayed for the sake of Spleen; 31 of 40 organs in them were" in page.text
+    assert len(page.every("img")) == 2
+    assert page.text.count("started from real scans: keep it as you would these") == 1
 
 
 def copied(job: Path, folder: Path) -> Path:
