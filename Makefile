@@ -1,8 +1,8 @@
 # make demo    set everything up and run the whole story on data it makes itself; results in build/demo/
 # make test    set everything up and run the tests (the slow ones too: make test ARGS="-m slow")
+# make wheel   the library as a package for pip, in dist/
 # make lint    ruff and mypy
 # make screenshots    pictures of every step of the Slicer module, in build/screenshots/
-# make wheel   the library as a package for pip, in dist/
 # make clean   remove results and caches (delete .venv/ yourself to set up anew)
 #
 # PYTHON=python3.12        another interpreter (3.11 or newer)
@@ -18,7 +18,7 @@ TESTS := .venv/.installed-tests
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 PIP   := $(BIN)/python -m pip --disable-pip-version-check install --quiet --progress-bar off
 
-.PHONY: demo test lint ruff format mypy screenshots wheel clean
+.PHONY: demo test lint ruff format mypy screenshots clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -65,6 +65,7 @@ screenshots: $(TESTS)
 	$(BIN)/python Testing/screenshots.py build/screenshots
 
 # build/lib is where setuptools would find files again that the library no longer has.
+.PHONY: wheel
 wheel: $(TESTS)
 	rm -rf build/lib
 	$(BIN)/python -m pip --disable-pip-version-check wheel --no-deps --no-build-isolation --quiet --wheel-dir dist .
