@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 
 from IncrementalSegLib.errors import IncrementalSegError
 
-# Questions to the user, and what other programs show, by name; a test puts its own answers here.
+# Questions to the user, by name; a test puts its own answers here.
 ask: dict[str, Callable[..., Any]] = {
     "confirm": lambda text: slicer.util.confirmYesNoDisplay(text),
     "inform": lambda text: slicer.util.infoDisplay(text),
