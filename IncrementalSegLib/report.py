@@ -229,6 +229,11 @@ def decimals(value: float | None, digits: int = 2) -> str:
     return "—" if value is None else f"{value:.{digits}f}"
 
 
+def score(value: float | None) -> str:
+    """A DSC, NSD or agreement with three digits, rounded down: 0.9496 is below 0.95 and must not look like it."""
+    return decimals(None if value is None else math.floor(value * 1000 + 1e-6) / 1000, 3)
+
+
 def rounded(value: Any) -> Any:
     """Floats to six digits (numpy ones to plain ones); what JSON cannot hold (NaN, infinity) to None."""
     if not isinstance(value, float):
@@ -257,9 +262,11 @@ def _organ_sentence(organ: Mapping[str, Any], heldout: int) -> str:
     if organ["role"] == "new":
         if after is None:
             return f"{name} not learned: no held-out case to judge it on."
-        return f"{name} {became}: {after:.2f} on {scans}."
+        return f"{name} {became}: {score(after)} on {scans}."
     if is_annotated(organ):
-        return f"{name} {became}: {organ['dsc_before']:.2f} → {after:.2f}."
+        return f"{name} {became}: {score(organ['dsc_before'])} → {score(after)}."
     if organ["agreement"] is None:
         return f"{name} not judged: it was found in no held-out case."
-    return f"{name} {became}: the old and the new model agree at {organ['agreement']:.2f} on {scans} (not annotated)."
+    return (
+        f"{name} {became}: the old and the new model agree at {score(organ['agreement'])} on {scans} (not annotated)."
+    )

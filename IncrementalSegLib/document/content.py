@@ -21,6 +21,7 @@ from ..report import (
     fate,
     is_annotated,
     retention_sentence,
+    score,
     verdict_sentences,
     verdict_words,
 )
@@ -165,10 +166,10 @@ def _table(organs: Iterable[Mapping[str, Any]], extra: Extra) -> Table:
     rows = [
         [
             *(o["name"], o["role"], fate(o)),
-            *(decimals(o["dsc_before"], 3), decimals(o["dsc_after"], 3)),
+            *(score(o["dsc_before"]), score(o["dsc_after"])),
             *(decimals(o["hd95_before"], 1), decimals(o["hd95_after"], 1)),
-            *(decimals(o["nsd_before"], 3), decimals(o["nsd_after"], 3), decimals(o["agreement"], 3)),
-            *(decimals(values.get(o["name"]), 3) for values in extra.values()),
+            *(score(o["nsd_before"]), score(o["nsd_after"]), score(o["agreement"])),
+            *(score(values.get(o["name"])) for values in extra.values()),
         ]
         for o in organs
     ]

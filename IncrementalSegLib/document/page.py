@@ -8,6 +8,7 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
+from ..report import score
 from .blocks import Bar, Block, Bullets, Chart, Code, Document, Facts, Picture, Section, Table, Text
 
 PICTURES_MB = 8.0
@@ -103,7 +104,7 @@ def _group(name: str, bars: Sequence[Bar]) -> str:
     title = f'<th scope="rowgroup" class="word" rowspan="{len(bars)}">{_text(name)}</th>'
     rows = [
         f'<tr>{title if first else ""}<td class="word">{_text(bar.series)}</td>'
-        f'<td class="bar">{_bar(bar)}</td><td>{bar.value:.2f}</td></tr>'
+        f'<td class="bar">{_bar(bar)}</td><td>{score(bar.value)}</td></tr>'
         for first, bar in zip([True, *[False] * len(bars)], bars, strict=False)
     ]
     return "<tbody>\n" + "\n".join(rows) + "\n</tbody>"

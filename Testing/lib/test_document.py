@@ -142,7 +142,7 @@ def test_every_figure_is_there_as_text_and_said_in_words(tmp_path: Path) -> None
     for number in ("0.951", "0.948", "4.2", "4.4", "0.970", "0.710", "9.1", "0.600", "0.900", "0.123"):
         assert f" {number} " in text, number
     assert "Not good. Lost: Spleen. Learned: Stomach. Kept: Liver." in text
-    assert "Spleen lost: the old and the new model agree at 0.90 on 2 held-out cases (not annotated)." in text
+    assert "Spleen lost: the old and the new model agree at 0.900 on 2 held-out cases (not annotated)." in text
 
 
 def test_the_page_says_what_was_added_how_and_from_what(tmp_path: Path) -> None:

@@ -122,19 +122,26 @@ def test_sentences_say_plainly_what_became_of_each_organ() -> None:
         old("Gallbladder"),
     )
     assert verdict_sentences(report) == [
-        "Spleen kept: 0.93 → 0.93.",
-        "Liver lost: 0.95 → 0.90.",
-        "Right kidney kept: the old and the new model agree at 0.97 on 2 held-out cases (not annotated).",
-        "Left kidney lost: the old and the new model agree at 0.50 on 2 held-out cases (not annotated).",
+        "Spleen kept: 0.931 → 0.929.",
+        "Liver lost: 0.950 → 0.900.",
+        "Right kidney kept: the old and the new model agree at 0.970 on 2 held-out cases (not annotated).",
+        "Left kidney lost: the old and the new model agree at 0.500 on 2 held-out cases (not annotated).",
         "Gallbladder not judged: it was found in no held-out case.",
-        "Pancreas learned: 0.71 on 2 held-out cases.",
-        "Aorta not learned: 0.10 on 2 held-out cases.",
+        "Pancreas learned: 0.710 on 2 held-out cases.",
+        "Aorta not learned: 0.100 on 2 held-out cases.",
         "Stomach not learned: no held-out case to judge it on.",
     ]
 
 
 def test_one_held_out_case_is_singular() -> None:
-    assert verdict_sentences(report_of(new(0.5), heldout=1)) == ["Pancreas learned: 0.50 on 1 held-out case."]
+    assert verdict_sentences(report_of(new(0.5), heldout=1)) == ["Pancreas learned: 0.500 on 1 held-out case."]
+
+
+def test_no_figure_looks_better_than_the_verdict_over_it() -> None:
+    (sentence,) = verdict_sentences(report_of(old(agreement=0.9496)))
+    assert sentence.startswith("Liver lost: the old and the new model agree at 0.949 on")
+    (sentence,) = verdict_sentences(report_of(new(0.29996)))
+    assert sentence == "Pancreas not learned: 0.299 on 2 held-out cases."
 
 
 def test_summaries_of_both_models_become_one_line_per_organ() -> None:
