@@ -1,5 +1,6 @@
 # make demo    set everything up and run the whole story on data it makes itself; results in build/demo/
 # make test    set everything up and run the tests (the slow ones too: make test ARGS="-m slow")
+# make wheel   the library as a package for pip, in dist/
 # make lint    ruff and mypy
 # make screenshots    pictures of every step of the Slicer module, in build/screenshots/
 # make clean   remove results and caches (delete .venv/ yourself to set up anew)
@@ -62,3 +63,9 @@ $(TESTS): $(READY)
 
 screenshots: $(TESTS)
 	$(BIN)/python Testing/screenshots.py build/screenshots
+
+# build/lib is where setuptools would find files again that the library no longer has.
+.PHONY: wheel
+wheel: $(TESTS)
+	rm -rf build/lib
+	$(BIN)/python -m pip --disable-pip-version-check wheel --no-deps --no-build-isolation --quiet --wheel-dir dist .

@@ -17,6 +17,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from .cases import Case, read_dataset
+from .document import write_document
 from .errors import InputError
 from .events import Reporter, Sink
 from .importers.reading import import_model as _read_foreign
@@ -232,6 +233,7 @@ def evaluate(
     last = model.history[-1] if model.history else {}
     report = done.report(last.get("strategy", "unknown"), last.get("cases", 0), time.monotonic() - started)
     write_review(done, report, Path(out), Path(out), reporter, extra, caption)
+    write_document(report, model, Path(out), extra)
     return report
 
 

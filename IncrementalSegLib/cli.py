@@ -130,7 +130,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     from .api import evaluate
-    from .report import markdown
+    from .document import result_text
 
     old = model_folder(options.old) if options.old else None
     names, reporter = split_part(options, "part"), reporter_of(options)
@@ -145,7 +145,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     )
     reporter.emit("finished", report=str(options.out / "report.json"))
     if not options.json:
-        print(markdown(report))
+        print(result_text(report))
 
 
 def _synthesize(options: argparse.Namespace) -> None:
@@ -257,7 +257,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 
 def _point_to(job: Path) -> None:
-    print(f"Model: {job / 'model'}   report: {job / 'report.md'}", file=sys.stderr)
+    print(f"Model: {job / 'model'}   report: {job / 'report.html'}", file=sys.stderr)
 
 
 _VERBS = {

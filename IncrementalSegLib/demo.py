@@ -61,7 +61,8 @@ def demo(
 
     The base model learns ``base_organs``; with ``cases`` and without them it is the starter model.
 
-    ``out`` gets ``report.json``, ``report.md``, pictures, ``base/`` and ``candidate/`` (model packages) and ``jobs/``.
+    ``out`` gets ``report.json``, ``report.md``, ``report.html``, pictures, ``base/`` and ``candidate/``
+    (model packages) and ``jobs/``.
     A demo that was stopped goes on when called again.
 
     Returns:

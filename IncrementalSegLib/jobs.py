@@ -4,7 +4,7 @@
 job.json      what is asked (typed, versioned)      cases/       CT and annotations, where the asker puts them here
 events.jsonl  everything that was reported          checkpoint/  the training checkpoint
 cancel        its presence stops the work           model/       the finished candidate, a model package
-report.json, report.md, report.csv, previews/       before and after on the held-out cases
+report.json, .csv, .md, .html, previews/             before and after on the held-out cases
 ```
 """
 

@@ -1,4 +1,4 @@
-"""The report of a step: its content, its verdict in plain words, and ``report.json``, ``report.csv``, ``report.md``."""
+"""The report of a step: its content, its verdict in plain words, and ``report.json`` and ``report.csv``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def build_report(
         "organs": lines,
         "cases": {"train": cases[0], "heldout": cases[1]},
         "synthetic": _NO_REPLAY | dict(synthetic or {}),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": rounded(seconds),
         "peak_memory_mb": rounded(peak_memory_mb),
         "versions": versions(),
@@ -146,10 +148,44 @@ def verdict(organs: Iterable[Mapping[str, Any]]) -> str:
     return "new organ not learned" if any(map(is_not_learned, lines)) else "good"
 
 
+def fate(organ: Mapping[str, Any]) -> str:
+    """What became of an organ: ``kept``, ``lost``, ``learned``, ``not learned`` or ``not judged``."""
+    if organ["role"] == "new":
+        return "not learned" if is_not_learned(organ) else "learned"
+    if is_lost(organ):
+        return "lost"
+    return "kept" if is_annotated(organ) or organ["agreement"] is not None else "not judged"
+
+
+def verdict_words(report: Mapping[str, Any]) -> str:
+    """The verdict in a line, with names: what was lost and not learned first, else that it is good."""
+    fates: dict[str, list[str]] = {}
+    for organ in report["organs"]:
+        fates.setdefault(fate(organ), []).append(organ["name"])
+    first = "Good" if report["verdict"] == "good" else "Not good"
+    told = [name for name in ("lost", "not learned", "not judged", "learned", "kept") if name in fates]
+    return f"{first}. " + " ".join(f"{name.capitalize()}: {_named(name, fates[name])}." for name in told)
+
+
+def _named(became: str, organs: Sequence[str]) -> str:
+    """Names of organs in a line; of many of which nothing is wrong, their number."""
+    return f"{len(organs)} organs" if became in ("learned", "kept") and len(organs) > 6 else ", ".join(organs)
+
+
 def verdict_sentences(report: Mapping[str, Any]) -> list[str]:
     """One sentence in plain words per organ, old organs first: kept, lost, learned, not learned, or not judged."""
     organs = sorted(report["organs"], key=lambda organ: organ["role"] != "old")
     return [_organ_sentence(organ, report["cases"]["heldout"]) for organ in organs]
+
+
+def retention_sentence(report: Mapping[str, Any]) -> str:
+    """Retention of the old organs and what it was measured by."""
+    if report["retention"] is None:
+        return "Retention of the old organs could not be measured: no held-out case shows them."
+    share = f"{100 * report['retention']:.1f} %"
+    if report["retention_source"] == "annotation":
+        return f"Retention of the old organs: {share} of the old model's mean DSC (held-out annotations)."
+    return f"Retention of the old organs: {share}, as agreement with the old model (not all of them are annotated)."
 
 
 def versions() -> dict[str, str]:
@@ -163,29 +199,13 @@ def versions() -> dict[str, str]:
 
 
 def write_report(report: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
-    """Write ``report.json``, ``report.md`` and ``report.csv`` into a folder, each whole or not at all.
+    """Write ``report.json`` and ``report.csv`` into a folder, each whole or not at all.
 
     Raises:
         StorageError: the folder cannot be written.
     """
     write_json(Path(folder) / "report.json", report)
-    write_text(Path(folder) / "report.md", markdown(report))
     write_text(Path(folder) / "report.csv", csv_text([field.name for field in fields(OrganReport)], report["organs"]))
-
-
-def markdown(report: Mapping[str, Any]) -> str:
-    """The report as a page for a person: verdict, sentences, retention, table, how it was made."""
-    parts = [
-        f"# Step report: {report['verdict']}",
-        "\n".join(f"- {sentence}" for sentence in verdict_sentences(report)),
-        _retention_sentence(report),
-        _organ_table(report["organs"]),
-        "*Agreement* is the DSC between the old and the new model's prediction on the same held-out scans. It says how "
-        "far the new model moved, not how accurate it is: the figure to read where old organs are not annotated. "
-        "HD95 is in mm; NSD is at 2 mm tolerance; — means that a figure does not apply.",
-        _facts(report),
-    ]
-    return "\n\n".join(parts) + "\n"
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -207,6 +227,11 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 def decimals(value: float | None, digits: int = 2) -> str:
     """A number as a reader wants it; a dash where there is none."""
     return "—" if value is None else f"{value:.{digits}f}"
+
+
+def score(value: float | None) -> str:
+    """A DSC, NSD or agreement with three digits, rounded down: 0.9496 is below 0.95 and must not look like it."""
+    return decimals(None if value is None else math.floor(value * 1000 + 1e-6) / 1000, 3)
 
 
 def rounded(value: Any) -> Any:
@@ -232,53 +257,16 @@ def _retention(organs: Sequence[Mapping[str, Any]]) -> tuple[float | None, str]:
 
 
 def _organ_sentence(organ: Mapping[str, Any], heldout: int) -> str:
-    name, after = organ["name"], organ["dsc_after"]
+    name, after, became = organ["name"], organ["dsc_after"], fate(organ)
     scans = "1 held-out case" if heldout == 1 else f"{heldout} held-out cases"
     if organ["role"] == "new":
         if after is None:
             return f"{name} not learned: no held-out case to judge it on."
-        return f"{name} {'not learned' if is_not_learned(organ) else 'learned'}: {after:.2f} on {scans}."
-    fate = "lost" if is_lost(organ) else "kept"
+        return f"{name} {became}: {score(after)} on {scans}."
     if is_annotated(organ):
-        return f"{name} {fate}: {organ['dsc_before']:.2f} → {after:.2f}."
+        return f"{name} {became}: {score(organ['dsc_before'])} → {score(after)}."
     if organ["agreement"] is None:
         return f"{name} not judged: it was found in no held-out case."
-    return f"{name} {fate}: the old and the new model agree at {organ['agreement']:.2f} on {scans} (not annotated)."
-
-
-def _retention_sentence(report: Mapping[str, Any]) -> str:
-    if report["retention"] is None:
-        return "Retention of the old organs could not be measured: no held-out case shows them."
-    share = f"{100 * report['retention']:.1f} %"
-    if report["retention_source"] == "annotation":
-        return f"Retention of the old organs: {share} of the old model's mean DSC (held-out annotations)."
-    return f"Retention of the old organs: {share}, as agreement with the old model (not all of them are annotated)."
-
-
-def _organ_table(organs: Iterable[Mapping[str, Any]]) -> str:
-    head = ["Organ", "Role", "DSC before", "DSC after", "HD95 before", "HD95 after", "NSD before", "NSD after"]
-    rows = [
-        [
-            *(o["name"], o["role"], decimals(o["dsc_before"], 3), decimals(o["dsc_after"], 3)),
-            *(decimals(o["hd95_before"], 1), decimals(o["hd95_after"], 1)),
-            *(decimals(o["nsd_before"], 3), decimals(o["nsd_after"], 3), decimals(o["agreement"], 3)),
-        ]
-        for o in organs
-    ]
-    return markdown_table([*head, "Agreement"], rows)
-
-
-def _facts(report: Mapping[str, Any]) -> str:
-    memory, synthetic = report["peak_memory_mb"], report["synthetic"]
-    made = (
-        f" {synthetic['replayed']} of {synthetic['volumes']} synthetic volumes were replayed for the sake of "
-        f"{', '.join(synthetic['organs'])}; {synthetic['kept']} of {synthetic['requested']} organs in them were kept "
-        f"(feature statistics: {synthetic['statistics']})."
-        if synthetic["volumes"]
-        else ""
-    )
     return (
-        f"Strategy {report['strategy']}; {report['cases']['train']} training and {report['cases']['heldout']} held-out "
-        f"cases; {decimals(report['seconds'], 0)} s, peak memory {decimals(memory, 0)} MB.{made} "
-        f"Versions: {', '.join(f'{name} {version}' for name, version in report['versions'].items())}."
+        f"{name} {became}: the old and the new model agree at {score(organ['agreement'])} on {scans} (not annotated)."
     )

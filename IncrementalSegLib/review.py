@@ -97,7 +97,7 @@ def write_review(
     extra: Mapping[str, Mapping[str, float | None]] | None = None,
     caption: str = "",
 ) -> None:
-    """Write ``report.json``, ``.md`` and ``.csv``, and ``dsc.png`` and ``planes.png`` where there is something to show.
+    """Write ``report.json`` and ``.csv``, and ``dsc.png`` and ``planes.png`` where there is something to show.
 
     ``extra`` adds series of DSC per organ name to the bars; ``caption`` is a line under the planes.
     """

@@ -56,11 +56,13 @@ def _run(job: Job, folder: Path, *sinks: Sink, cancelled: Callable[[], bool]) ->
 
 
 def _work(job: Job, folder: Path, reporter: Reporter) -> Model:
+    from .document import write_document, write_job_document
     from .models.package import load_model, save_package
     from .review import review, write_review
     from .training.workspace import Workspace
 
     if (folder / "model").exists():
+        write_job_document(folder)  # the job was stopped just before, or synthetic images were made since
         return load_model(folder / "model")
     _sweep(folder)
     ready = prepare(job, folder)
@@ -73,6 +75,7 @@ def _work(job: Job, folder: Path, reporter: Reporter) -> Model:
     finished = save_package(replace(model, history=history), folder / "model")
     for patients in (folder / "cache", folder / "survey", *folder.glob("synthetic/grounded-*")):
         shutil.rmtree(patients, ignore_errors=True)
+    write_document(report, finished, folder)
     return finished
 
 

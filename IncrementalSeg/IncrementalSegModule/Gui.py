@@ -17,6 +17,7 @@ from IncrementalSegLib.errors import IncrementalSegError
 ask: dict[str, Callable[..., Any]] = {
     "confirm": lambda text: slicer.util.confirmYesNoDisplay(text),
     "inform": lambda text: slicer.util.infoDisplay(text),
+    "show": lambda path: qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path)),
     "openFolder": lambda title: qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title),
     "openFile": lambda title, kinds: _path(qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, "", kinds)),
     "saveFile": lambda title, name: _path(qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -10,8 +11,10 @@ import SimpleITK as sitk
 import slicer
 from slicer.i18n import tr as _
 
+from IncrementalSegLib.document import job_page, write_job_document
 from IncrementalSegLib.models.contents import read_contents
 from IncrementalSegLib.organs import OrganTable
+from IncrementalSegLib.storage import write_text
 
 from .Cases import CaseRow
 from .Dreams import THUMBNAIL, Dream, dreamsIn, load, thumbnail
@@ -37,6 +40,8 @@ class ReviewPanel:
         ui.policySelector.addItems([policy.label() for policy in MergePolicy])
         for number, policy in enumerate(MergePolicy):
             ui.policySelector.setItemData(number, policy.explanation(), qt.Qt.ToolTipRole)
+        ui.openReportButton.connect("clicked(bool)", self.onOpenReport)
+        ui.saveReportButton.connect("clicked(bool)", self.onSaveReport)
         ui.dreamButton.connect("clicked(bool)", self.onDream)
         ui.gallery.connect("itemClicked(QListWidgetItem*)", self.onDreamClicked)
         ui.gallery.connect("itemActivated(QListWidgetItem*)", self.onDreamClicked)  # by the Enter key
@@ -105,6 +110,20 @@ class ReviewPanel:
     @staticmethod
     def _oldOrgans(job: Any) -> OrganTable:
         return read_contents(job.base()).organs
+
+    def onOpenReport(self, checked: bool = False) -> None:
+        """Show the report in the browser, with the synthetic images made so far."""
+        with saying(_("The report was not opened.")):
+            page = write_job_document(self.session.job.folder)
+            if not ask["show"](str(page)):
+                ask["inform"](_("No browser could be opened. The report is {path}").format(path=page))
+
+    def onSaveReport(self, checked: bool = False) -> None:
+        """Write the report where the user wants it; pictures of a patient's scan only where they are asked for."""
+        target = ask["saveFile"](_("Save report"), f"{self.session.acceptedName()} report.html")
+        if target:
+            with saying(_("The report was not saved.")):
+                write_text(Path(target), job_page(self.session.job.folder, scans=self.ui.scansCheckBox.checked))
 
     def onDream(self, checked: bool = False) -> None:
         """Have the candidate dream, or stop it."""

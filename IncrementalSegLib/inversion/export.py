@@ -29,23 +29,34 @@ def write_synthetic(samples: Sequence[Synthetic], model: Model, quality: dict[st
     Raises:
         StorageError: the folder cannot be written.
     """
-    sheets = []
     for number, sample in enumerate(samples, start=1):
-        name, hu = f"synthetic_{number:03}", in_hu(sample.image, model.preprocessing.window)
-        target = sample.target(len(model.organs))
-        seen = np.where(target == IGNORE, 0, target)
-        maps = {"seg": seen, "requested": sample.requested}
-        labels = {part: _label_map(channels, model) for part, channels in maps.items()}
-        write_volume(_marked(hu, model.preprocessing.spacing), folder / f"{name}_ct.nii.gz")
-        for part, values in labels.items():
+        name, sheet = f"synthetic_{number:03}", _sheet(sample, model, number)
+        write_volume(_marked(sheet.image, model.preprocessing.spacing), folder / f"{name}_ct.nii.gz")
+        for part, values in {"seg": sheet.predicted, "requested": sheet.requested}.items():
             write_volume(_marked(values, model.preprocessing.spacing), folder / f"{name}_{part}.nii.gz")
-        sheets.append(Sheet(f"{number}", hu, labels["requested"], labels["seg"]))
     names = {"0": "background"} | {str(organ.label): organ.name for organ in model.organs}
     write_json(folder / "dataset.json", {"labels": names, "source": MARK})
     write_json(folder / "quality.json", quality)
-    shown = [sheet for sheet in sheets if sheet.requested.any()][:_ON_SHEET]
-    preprocessing = model.preprocessing
-    plot_contact_sheet(shown, model.organs, preprocessing.spacing, folder / "contact_sheet.png", preprocessing.window)
+    plot_synthetic(samples, model, folder / "contact_sheet.png")
+
+
+def plot_synthetic(samples: Sequence[Synthetic], model: Model, path: Path) -> None:
+    """The contact sheet of the first samples in which an organ was asked for.
+
+    Raises:
+        InputError: there is none, or matplotlib is missing.  StorageError: the file cannot be written.
+    """
+    asked = [(number, sample) for number, sample in enumerate(samples, start=1) if sample.requested.any()]
+    sheets = [_sheet(sample, model, number) for number, sample in asked[:_ON_SHEET]]
+    plot_contact_sheet(sheets, model.organs, model.preprocessing.spacing, path, model.preprocessing.window)
+
+
+def _sheet(sample: Synthetic, model: Model, number: int) -> Sheet:
+    """A sample in HU with label values; organs that did not come out are left out of what the model sees."""
+    target = sample.target(len(model.organs))
+    maps = sample.requested, np.where(target == IGNORE, 0, target)
+    requested, seen = (_label_map(channels, model) for channels in maps)
+    return Sheet(f"{number}", in_hu(sample.image, model.preprocessing.window), requested, seen)
 
 
 def in_hu(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:

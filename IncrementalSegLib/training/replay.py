@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import nn
 from ..events import Reporter
 from ..inversion.anatomy import PIECE, largest_pieces
 from ..inversion.bank import MaskBank
-from ..inversion.export import MARK, in_hu
+from ..inversion.export import MARK, in_hu, plot_synthetic
 from ..inversion.memory import Memory, Scan, recall
 from ..inversion.quality import Synthetic
 from ..inversion.recipes import Recipe, recipe_named
@@ -177,6 +178,8 @@ def _store(samples: Sequence[Synthetic], model: Model, request: Request, facts: 
     for number, sample in enumerate(replayed):
         save_array(place / f"synthetic_{number:03}_image.npy", in_hu(sample.image, model.preprocessing.window))
         save_array(place / f"synthetic_{number:03}_target.npy", sample.target(model.classes - 1))
+    if replayed and find_spec("matplotlib"):
+        plot_synthetic(replayed, model, place / "contact_sheet.png")
     asked = {o.key: sum(bool((s.requested == c).any()) for s in samples) for c, o in enumerate(model.organs, 1)}
     kept = {o.key: sum(s.kept(c) for s in samples) for c, o in enumerate(model.organs, 1)}
     organs = {"requested": asked, "kept": kept}

@@ -49,6 +49,8 @@ def test_the_demo_leaves_report_pictures_and_two_packages_that_load(told):
     assert load_model(out / "candidate").organs.names == names
     assert load_model(out / "candidate").history[-1]["parent"] == load_model(out / "base").hash
     assert (out / "report.md").read_text(encoding="utf-8").startswith("# ")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Update report: Stomach" in page and "fine-tune" in page
     assert (out / "dsc.png").stat().st_size > 1000
     shown = "\n".join(event["text"] for event in events if event["event"] == "message")
     assert "before   after  fine-tune" in shown

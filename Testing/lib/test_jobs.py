@@ -156,6 +156,7 @@ def test_the_report_has_the_keys_that_scripts_rely_on(finished):
         "organs",
         "cases",
         "synthetic",
+        "date",
         "seconds",
         "peak_memory_mb",
         "versions",
@@ -166,7 +167,7 @@ def test_the_report_has_the_keys_that_scripts_rely_on(finished):
     assert [organ["role"] for organ in report["organs"]] == ["old", "old", "new"]
     assert (report["strategy"], report["cases"]) == ("full-without-inversion", {"train": 2, "heldout": 1})
     assert report["verdict"] in ("good", "old organ lost", "new organ not learned")
-    for name in ("report.md", "report.csv", "previews/dsc.png"):
+    for name in ("report.html", "report.md", "report.csv", "previews/dsc.png"):
         assert (finished / name).stat().st_size > 0
 
 

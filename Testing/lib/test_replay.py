@@ -54,6 +54,7 @@ def test_replay_trains_on_what_the_model_sees_in_its_synthetic_volumes_and_count
     assert record["organs"] == (["Spleen"] if strategy == "full" else ["Liver", "Spleen"])
     assert record["requested"] == record["kept"] + record["dropped"] > 0
     assert bool(list(tmp_path.glob("synthetic/*/synthetic_*_image.npy"))) == bool(record["kept"]) == seen
+    assert bool(list(tmp_path.glob("synthetic/*/contact_sheet.png"))) == seen
     assert len(replayed) == volumes * seen
     for case in replayed:  # pseudo-labels of old organs: nothing in it is annotated
         assert case.annotated.tolist() == [True, False, False, False] and set(np.unique(case.target)) & {1, 2}

@@ -1,4 +1,4 @@
-"""The verdict's rules, the plain sentences, and the three files of a report."""
+"""The verdict's rules, the plain sentences, and the files of a report."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from IncrementalSegLib.document import result_text
 from IncrementalSegLib.errors import StorageError
 from IncrementalSegLib.organs import OrganTable, organ_named
 from IncrementalSegLib.report import (
@@ -19,7 +20,9 @@ from IncrementalSegLib.report import (
     build_report,
     is_lost,
     organ_reports,
+    retention_sentence,
     verdict_sentences,
+    verdict_words,
     versions,
     write_report,
 )
@@ -41,7 +44,7 @@ def test_report_has_exactly_the_fields_of_the_contract() -> None:
     report = report_of(old(before=0.9, after=0.9), new(0.7))
     assert list(report) == [
         *("schema", "strategy", "verdict", "retention", "retention_source", "organs", "cases", "synthetic"),
-        *("seconds", "peak_memory_mb", "versions"),
+        *("date", "seconds", "peak_memory_mb", "versions"),
     ]
     assert list(report["organs"][0]) == [
         *("name", "code", "role", "dsc_before", "dsc_after", "hd95_before", "hd95_after", "nsd_before", "nsd_after"),
@@ -119,19 +122,26 @@ def test_sentences_say_plainly_what_became_of_each_organ() -> None:
         old("Gallbladder"),
     )
     assert verdict_sentences(report) == [
-        "Spleen kept: 0.93 → 0.93.",
-        "Liver lost: 0.95 → 0.90.",
-        "Right kidney kept: the old and the new model agree at 0.97 on 2 held-out cases (not annotated).",
-        "Left kidney lost: the old and the new model agree at 0.50 on 2 held-out cases (not annotated).",
+        "Spleen kept: 0.931 → 0.929.",
+        "Liver lost: 0.950 → 0.900.",
+        "Right kidney kept: the old and the new model agree at 0.970 on 2 held-out cases (not annotated).",
+        "Left kidney lost: the old and the new model agree at 0.500 on 2 held-out cases (not annotated).",
         "Gallbladder not judged: it was found in no held-out case.",
-        "Pancreas learned: 0.71 on 2 held-out cases.",
-        "Aorta not learned: 0.10 on 2 held-out cases.",
+        "Pancreas learned: 0.710 on 2 held-out cases.",
+        "Aorta not learned: 0.100 on 2 held-out cases.",
         "Stomach not learned: no held-out case to judge it on.",
     ]
 
 
 def test_one_held_out_case_is_singular() -> None:
-    assert verdict_sentences(report_of(new(0.5), heldout=1)) == ["Pancreas learned: 0.50 on 1 held-out case."]
+    assert verdict_sentences(report_of(new(0.5), heldout=1)) == ["Pancreas learned: 0.500 on 1 held-out case."]
+
+
+def test_no_figure_looks_better_than_the_verdict_over_it() -> None:
+    (sentence,) = verdict_sentences(report_of(old(agreement=0.9496)))
+    assert sentence.startswith("Liver lost: the old and the new model agree at 0.949 on")
+    (sentence,) = verdict_sentences(report_of(new(0.29996)))
+    assert sentence == "Pancreas not learned: 0.299 on 2 held-out cases."
 
 
 def test_summaries_of_both_models_become_one_line_per_organ() -> None:
@@ -146,10 +156,10 @@ def test_summaries_of_both_models_become_one_line_per_organ() -> None:
     ]
 
 
-def test_the_three_files_tell_the_same_story(tmp_path: Path) -> None:
+def test_json_and_csv_tell_the_same_story(tmp_path: Path) -> None:
     report = report_of(old("Liver", 0.95, 0.9, hd95_after=float("inf")), old("Spleen", agreement=0.97), new(0.71))
     write_report(report, tmp_path / "job")
-    assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["report.csv", "report.json", "report.md"]
+    assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["report.csv", "report.json"]
     assert json.loads((tmp_path / "job/report.json").read_text(encoding="utf-8")) == report
     rows = list(csv.DictReader((tmp_path / "job/report.csv").open(encoding="utf-8")))
     assert [(row["name"], row["dsc_before"], row["hd95_after"], row["agreement"]) for row in rows] == [
@@ -157,12 +167,7 @@ def test_the_three_files_tell_the_same_story(tmp_path: Path) -> None:
         ("Spleen", "", "", "0.97"),
         ("Pancreas", "", "", ""),
     ]
-    page = (tmp_path / "job/report.md").read_text(encoding="utf-8")
-    assert page.startswith("# Step report: old organ lost\n")
-    assert "- Liver lost: 0.95 → 0.90.\n" in page
-    assert "| Liver | old | 0.950 | 0.900 | — | — | — | — | — |" in page
-    assert "*Agreement* is the DSC between the old and the new model's prediction" in page
-    assert "Retention of the old organs: 97.0 %, as agreement" in page
+    assert retention_sentence(report).startswith("Retention of the old organs: 97.0 %, as agreement")
 
 
 def test_what_json_cannot_hold_becomes_null(tmp_path: Path) -> None:
@@ -172,9 +177,18 @@ def test_what_json_cannot_hold_becomes_null(tmp_path: Path) -> None:
     assert "NaN" not in (tmp_path / "report.json").read_text(encoding="utf-8")
 
 
-def test_a_pipe_in_an_organ_name_does_not_break_the_table(tmp_path: Path) -> None:
-    write_report(report_of(OrganReport("Cyst | left", "cyst left", "new", dsc_after=0.5)), tmp_path)
-    assert "| Cyst \\| left | new |" in (tmp_path / "report.md").read_text(encoding="utf-8")
+def test_a_pipe_in_an_organ_name_does_not_break_the_table() -> None:
+    shown = result_text(report_of(OrganReport("Cyst | left", "cyst left", "new", dsc_after=0.5)))
+    assert "| Cyst \\| left | new |" in shown
+
+
+def test_the_verdict_in_words_names_what_was_lost_first() -> None:
+    report = report_of(new(0.71), new(0.1, "Aorta"), old("Liver", 0.95, 0.9), old("Spleen", 0.9, 0.9), old("Stomach"))
+    told = "Not good. Lost: Liver. Not learned: Aorta. Not judged: Stomach. Learned: Pancreas. Kept: Spleen."
+    assert verdict_words(report) == told
+    assert verdict_words(report_of(old("Liver", 0.95, 0.95), new(0.5))) == "Good. Learned: Pancreas. Kept: Liver."
+    many = [OrganReport(f"Rib {number}", f"rib {number}", "old", 0.9, 0.9) for number in range(24)]
+    assert verdict_words(report_of(*many, old("Liver", 0.95, 0.9))) == "Not good. Lost: Liver. Kept: 24 organs."
 
 
 def test_a_folder_that_cannot_be_written_is_reported_in_a_sentence(tmp_path: Path) -> None:

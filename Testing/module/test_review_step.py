@@ -141,6 +141,43 @@ class ReviewStepTest(PanelTest):
             [(row.result, row.bad) for row in rows(report)], [("lost", True)] * 2 + [("not learned", True)]
         )
 
+    def test_the_report_opens_in_the_browser_as_one_page(self) -> None:
+        self.answers["show"] = True
+        (self.session.job.folder / "report.html").unlink()
+        self.ui.openReportButton.click()
+        self.assertEqual(self.errors, [])
+        self.assertEqual(self.asked, [str(self.session.job.folder / "report.html")])
+        page = Path(self.asked[0]).read_text(encoding="utf-8")
+        self.assertIn("Update report: Stomach", page)
+        self.assertIn("<img ", page, "a held-out scan is shown where the job lies")
+        self.assertNotIn("anna", page)
+
+    def test_a_computer_without_a_browser_is_told_where_the_report_lies(self) -> None:
+        self.answers |= {"show": False, "inform": None}
+        self.ui.openReportButton.click()
+        self.assertIn(str(self.session.job.folder / "report.html"), self.asked[-1])
+
+    def test_a_saved_report_shows_a_patient_only_when_asked_to(self) -> None:
+        target = self.home / "filed.html"
+        self.answers["saveFile"] = str(target)
+        self.assertFalse(self.ui.scansCheckBox.checked)
+        self.ui.saveReportButton.click()
+        page = target.read_text(encoding="utf-8")
+        self.assertNotIn("<img ", page)
+        self.assertIn("Left out of this copy", page)
+        self.ui.scansCheckBox.checked = True
+        self.ui.saveReportButton.click()
+        self.assertIn("<img ", target.read_text(encoding="utf-8"))
+
+    def test_a_report_that_cannot_be_saved_is_explained_and_one_without_a_name_is_not_saved(self) -> None:
+        self.answers["saveFile"] = ""
+        self.ui.saveReportButton.click()
+        self.assertEqual(self.errors, [])
+        (self.home / "file").write_text("in the way", encoding="utf-8")
+        self.answers["saveFile"] = str(self.home / "file" / "report.html")
+        self.ui.saveReportButton.click()
+        self.assertIn("could not be written", self.errors[0])
+
     def test_inversion_images_are_made_shown_and_taken_away_again(self) -> None:
         views = self.lookClosely()
         self.ui.dreamSpinBox.value = 1
