@@ -182,7 +182,7 @@ def predict(
         IncrementalSegError: with one sentence that says what to do.
     """
     if out is not None:
-        _require_usable(Path(out), ct)
+        _require_usable(Path(out), ct)  # before a long prediction, not after it
     model = _loaded(model)
     if all_pieces:
         model = replace(model, connected=())
@@ -194,7 +194,6 @@ def predict(
 
 
 def _require_usable(out: Path, ct: PathLike | sitk.Image) -> None:
-    """Say before a long prediction, not after it, that its result cannot be written there."""
     require_volume_name(out)
     if not isinstance(ct, sitk.Image) and out.resolve() == Path(ct).resolve():
         raise InputError(f"{out} is the CT itself: give the label map another name.")
