@@ -294,7 +294,8 @@ def import_model(
         the model with the package's hash.
 
     Raises:
-        InputError: it cannot be read, or used, here.  PackageError: its weights are damaged.  StorageError: ``out``
-        exists, or cannot be written.
+        InputError: it cannot be read, or used, here.
+        PackageError: its weights are damaged.
+        StorageError: ``out`` exists, or cannot be written.
     """
     return save_package(_read_foreign(source, reporter, orientation), out)
