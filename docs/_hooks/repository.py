@@ -22,6 +22,7 @@ TAKEN_ALONG = ("Resources/Screenshots/**/*.png", "Resources/Icons/*.png", "Incre
 _INCLUDE = re.compile(r"^<!-- include: (?P<file>[^\s#]+)(?:#(?P<section>[\w-]+))? -->$", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?=\))")
 _FENCE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
+_PICTURE = re.compile(r'(?<=<p>)<img [^>]*src="([^"]+)"[^>]*>(?=</p>)')
 _END = "<!-- end of the home page -->"
 
 
@@ -52,6 +53,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     source = page.file.src_uri
     text = with_links(markdown, f"docs/{source}", source, files)
     return _INCLUDE.sub(lambda found: _included(found["file"], found["section"], source, files), text)
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
+    """Pictures that open in full size at a click: a panel is hard to read on a phone."""
+    return _PICTURE.sub(lambda found: f'<a href="{found[1]}">{found[0]}</a>', content)
 
 
 def _included(path: str, section: str | None, page: str, files: Files) -> str:
