@@ -1,7 +1,8 @@
 """Brings files of the repository into the site without a copy of them in git.
 
 A line ``<!-- include: CHANGELOG.md -->`` becomes that file's text, ``<!-- include: README.md#privacy -->`` the section
-under that heading without the heading; a file that does not exist becomes nothing. Links are written as they work
+under that heading without the heading and what follows ``<!-- not on the site -->`` in it; a file that does not exist
+becomes nothing. Links are written as they work
 on the web page of the repository (``../Resources/Screenshots/review.png``) and led to where the target lies in the
 site: pictures and tables of results are taken along, a file that is a page links to the page, every other file to the
 public repository.
@@ -23,7 +24,7 @@ _INCLUDE = re.compile(r"^<!-- include: (?P<file>[^\s#]+)(?:#(?P<section>[\w-]+))
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?=\))")
 _FENCE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _PICTURE = re.compile(r'(?<=<p>)<img [^>]*src="([^"]+)"[^>]*>(?=</p>)')
-_END = "<!-- end of the home page -->"
+_END = "<!-- not on the site -->"
 
 
 def homepage() -> str:
