@@ -2,10 +2,9 @@
 
 A line ``<!-- include: CHANGELOG.md -->`` becomes that file's text, ``<!-- include: README.md#privacy -->`` the section
 under that heading without the heading and what follows ``<!-- not on the site -->`` in it; a file that does not exist
-becomes nothing. Links are written as they work
-on the web page of the repository (``../Resources/Screenshots/review.png``) and led to where the target lies in the
-site: pictures and tables of results are taken along, a file that is a page links to the page, every other file to the
-public repository.
+becomes nothing. A page that has a title takes a file without its own. Links are written as they work on the web page of
+the repository (``../Resources/Screenshots/review.png``) and led to where the target lies in the site: pictures and
+tables of results are taken along, a file that is a page links to the page, every other file to the public repository.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ _INCLUDE = re.compile(r"^<!-- include: (?P<file>[^\s#]+)(?:#(?P<section>[\w-]+))
 _LINK = re.compile(r"(?<=\]\()(?P<path>[^)\s#]*)(?P<anchor>#[^)\s]*)?(?=\))")
 _FENCE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 _PICTURE = re.compile(r'(?<=<p>)<img [^>]*src="([^"]+)"[^>]*>(?=</p>)')
+_TITLE = re.compile(r"^# .+$", re.MULTILINE)
 _END = "<!-- not on the site -->"
 
 
@@ -53,7 +53,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     """Included text put in, links led to their targets."""
     source = page.file.src_uri
     text = with_links(markdown, f"docs/{source}", source, files)
-    return _INCLUDE.sub(lambda found: _included(found["file"], found["section"], source, files), text)
+    titled = bool(_TITLE.search(text))
+
+    def included(found: re.Match[str]) -> str:
+        taken = _included(found["file"], found["section"], source, files)
+        return _TITLE.sub("", taken, count=1) if titled and not found["section"] else taken
+
+    return _INCLUDE.sub(included, text)
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
@@ -110,7 +116,7 @@ def with_links(text: str, origin: str, page: str, files: Files) -> str:
 
 
 def _target(path: str, anchor: str, origin: str, page: str, files: Files) -> str:
-    if ":" in path or (not path and origin == f"docs/{page}"):
+    if ":" in path or (not path and page in (origin.removeprefix("docs/"), pages().get(origin))):
         return path + anchor
     wanted = posixpath.normpath(posixpath.join(posixpath.dirname(origin), path)) if path else origin
     here = pages().get(wanted) or wanted.removeprefix("docs/")
