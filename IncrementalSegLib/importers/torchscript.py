@@ -93,7 +93,7 @@ def _loaded(program: Path) -> nn.Module:
     require_network_only(program)
     try:
         loaded: nn.Module = torch.jit.load(str(program), map_location="cpu")
-    except (OSError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
         raise PackageError(f"{program} is damaged: copy or export it again.") from error
     return loaded.eval()
 
@@ -154,7 +154,7 @@ def _try(network: ForeignNetwork, description: Description, classes: int) -> Non
     try:
         with torch.inference_mode():
             logits = network(torch.full((1, 1, *description.patch), -1.0))
-    except (RuntimeError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (RuntimeError, TypeError, AttributeError, IndexError, ValueError, MemoryError) as error:
         last = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         raise InputError(f"{description.weights} cannot be run on a patch of a CT ({last[0][:120]}).") from error
     expected = (1, classes, *description.patch)

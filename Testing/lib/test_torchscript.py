@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import zipfile
 from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +156,29 @@ def test_a_truncated_or_huge_program_is_not_run(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(torchscript, "MOST_BYTES", 1000)
     with pytest.raises(InputError, match="larger than any network"):
         read_teacher(tmp_path / "model.ts")
+
+
+def spoiled(whole: bytes, rng: random.Random) -> bytes:
+    """The same program with some bytes of one of its entries changed, cut out or put in."""
+    with zipfile.ZipFile(BytesIO(whole)) as archive:
+        entries = {name: bytearray(archive.read(name)) for name in archive.namelist()}
+    content = entries[rng.choice([name for name, content in entries.items() if content])]
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        place = rng.randrange(len(content) or 1)
+        content[place : place + rng.choice((0, 1, 8))] = rng.randbytes(rng.choice((0, 1, 4)))
+    with zipfile.ZipFile(packed := BytesIO(), "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, bytes(content))
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("count", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_spoiled_program_is_a_teacher_or_a_sentence(tmp_path: Path, count: int) -> None:
+    whole, rng = teaching(tmp_path / "model.ts").read_bytes(), random.Random(count)
+    for _ in range(count):
+        (tmp_path / "spoiled.ts").write_bytes(spoiled(whole, rng))
+        with suppress(InputError, PackageError):
+            read_teacher(tmp_path / "spoiled.ts")
 
 
 def test_what_cannot_be_taught_is_said_before_the_training(scans: Path, tmp_path: Path, capsys) -> None:
