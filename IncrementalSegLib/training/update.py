@@ -67,7 +67,7 @@ def update_model(
     record = step_record(len(model.history), strategy.name, new, cases, asked, model.hash)
     updated = replace(student, history=(*model.history, {**record, **trained.record}))
     updated = with_pieces(updated, material.cases, workspace.reporter)
-    if strategy.calibrated:
+    if strategy.calibrated and len(model.history) > 1:  # the teacher was taught by a teacher
         labelled = [(hu, labels) for (hu, _), labels in zip(material.scans, material.merged, strict=True)]
         updated = calibrated(model, updated, labelled, device_named(config.device), workspace.reporter)
     if strategy.fusion:
