@@ -23,10 +23,10 @@ class Strategy:
     ``from_background``: new head rows start from the background. ``frozen_statistics``: BatchNorm statistics stay.
     ``settle``: number of steps, at the end, whose patches have unchanged intensities (two fifths of a short run at
     most): statistics that stay do not fit changed ones, and what a short run learns to make up for that makes organs
-    too large in scans as they are (our formulation). ``calibrated``: from the second
-    update on, biases of old organs are shifted so that these are as large on its scans as the old model saw them. ``fusion``: share of the
-    updated weights in an average with the old ones. ``clean_teacher``: the teacher sees patches with unchanged
-    intensities. ``replay``: share of the patches that are cut from synthetic volumes of the old model (MOSInversion),
+    too large in scans as they are (our formulation). ``calibrated``: from the second update on, biases of old organs
+    are shifted so that these are as large on its scans as the old model saw them. ``fusion``: share of the updated
+    weights in an average with the old ones. ``clean_teacher``: the teacher sees patches with unchanged intensities.
+    ``replay``: share of the patches that are cut from synthetic volumes of the old model (MOSInversion),
     ``recipes`` how these are made; they show the old organs that the step's scans do not, or all (``replay_all``).
     ``refresh``: halfway more are made, on which the student and the old model disagree. ``lock``: the old network is
     not touched; a branch learns the new organs.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from packages import SPEC
+from training_runs import CONFIG, train
 
+from IncrementalSegLib.cases import Case
 from IncrementalSegLib.events import Reporter
 from IncrementalSegLib.inference import probabilities
 from IncrementalSegLib.models.networks import build_network
@@ -16,6 +19,9 @@ from IncrementalSegLib.models.package import Model
 from IncrementalSegLib.organs import OrganTable, organ_named
 from IncrementalSegLib.preprocessing import Preprocessing
 from IncrementalSegLib.training.calibration import calibrated, shifts_to_volumes
+from IncrementalSegLib.training.strategies import strategy_named
+from IncrementalSegLib.training.update import update_model
+from IncrementalSegLib.training.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,3 +99,14 @@ def test_a_model_whose_organ_grew_sees_it_in_its_old_size_again(grown: tuple[Mod
     changed = [key for key, tensor in done.network.state_dict().items() if not torch.equal(tensor, weights[key])]
     assert changed == ["head.bias"]
     assert all(torch.equal(weights[key], tensor) for key, tensor in updated.network.state_dict().items())
+
+
+def test_only_what_was_taught_by_a_teacher_before_is_calibrated(two_cases: list[Case], tmp_path: Path) -> None:
+    model, phases = train(two_cases, tmp_path / "base"), []
+    for number, organ in enumerate(["Stomach", "Pancreas"], start=1):
+        seen: list[dict] = []
+        workspace = Workspace(tmp_path / str(number), Reporter(seen.append, every=0))
+        full = strategy_named("full-without-inversion")
+        model = update_model(model, two_cases, [organ_named(organ)], CONFIG, full, workspace, allow_overlap=True)
+        phases.append({event.get("phase") for event in seen})
+    assert "calibration" not in phases[0] and "calibration" in phases[1]

@@ -133,7 +133,6 @@ def test_events_tell_phase_step_time_left_and_losses(finished):
         "survey",
         "reshape",
         "update",
-        "calibration",
         "fusion",
         "evaluate",
     ]
