@@ -151,7 +151,7 @@ def test_the_description_is_short_and_tells_licence_and_patents():
 def test_the_licence_is_in_the_root_and_named_on_the_front_page():
     licence = (ROOT / "LICENSE.txt").read_text(encoding="utf-8")
     assert "Apache License" in licence and "Version 2.0" in licence and "Grant of Patent License" in licence
-    assert re.search(r"\[Apache[- ](?:License )?2\.0[^\]]*\]\(LICENSE\.txt\)", README)
+    assert "Apache-2.0" in README and "](LICENSE.txt)" in README
     assert re.search(r"\bpatents?\b", README)
 
 
