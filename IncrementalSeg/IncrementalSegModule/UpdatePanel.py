@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from .Gui import ask, loadInto, saying
 from .Jobs import JobFolder, allJobs
-from .LossChart import lossChart
+from .LossChart import lossChart, lossText
 from .Parameters import SceneState
 from .Session import Session
 
@@ -76,7 +76,8 @@ class UpdatePanel:
         )
         ui.chartLabel.visible = bool(update.progress.losses)
         if update.progress.losses:
-            ui.chartLabel.setPixmap(lossChart(update.progress.losses))
+            ui.chartLabel.setPixmap(lossChart(update.progress.losses, ui.chartLabel))
+            ui.chartLabel.toolTip = ui.chartLabel.accessibleDescription = lossText(update.progress.losses)
         log = "\n".join(update.progress.log)
         if ui.logEdit.plainText != log:
             ui.logEdit.setPlainText(log)
@@ -87,7 +88,8 @@ class UpdatePanel:
         row = self.ui.jobList.currentRow
         self.ui.jobList.clear()
         for job in self._jobs:
-            self.ui.jobList.addItem(f"{job.title}, {job.sizeMB:.0f} MB")
+            size = _("{size} MB").format(size=f"{job.sizeMB:.0f}")
+            self.ui.jobList.addItem(f"{job.title}, {size}")
             self.ui.jobList.item(self.ui.jobList.count - 1).setToolTip(job.problem)
         first = 0 if self._jobs else -1
         self.ui.jobList.setCurrentRow(row if 0 <= row < len(self._jobs) else first)
