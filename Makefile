@@ -1,7 +1,8 @@
 # make demo    set everything up and run the whole story on data it makes itself; results in build/demo/
 # make test    set everything up and run the tests (the slow ones too: make test ARGS="-m slow")
 # make lint    ruff and mypy
-# make screenshots    pictures of every step of the Slicer module, in build/screenshots/
+# make screenshots    pictures of every step of the Slicer module, in build/screenshots/; with ARGS=--tutorial those of
+#                     docs/tutorial.md, in Resources/Screenshots/tutorial/
 # make clean   remove results and caches (delete .venv/ yourself to set up anew)
 #
 # PYTHON=python3.12        another interpreter (3.11 or newer)
@@ -61,4 +62,4 @@ $(TESTS): $(READY)
 	@touch $@
 
 screenshots: $(TESTS)
-	$(BIN)/python Testing/screenshots.py build/screenshots
+	$(BIN)/python Testing/screenshots.py $(if $(findstring --tutorial,$(ARGS)),,build/screenshots) $(ARGS)
