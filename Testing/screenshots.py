@@ -160,7 +160,7 @@ class Story:
 class Tutorial(Story):
     """docs/tutorial.md, click by click, with its scans: phantoms, and the starter model."""
 
-    size = (1240, 760)
+    size = (1160, 700)
 
     def picture(self, name: str, *opened: str, panel: Any = None) -> None:
         """As `Story.picture`; of another module's panel where one is given, and with few colours, for a small file."""
@@ -173,7 +173,8 @@ class Tutorial(Story):
         path = self.options.out / f"{self.number}-{name}.png"
         picture(path, panel or self.module.widgetRepresentation(), self.size)
         with Image.open(path) as image:
-            image.convert("RGB").quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
+            few = image.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few.save(path, optimize=True)
         print(f"{path} {path.stat().st_size / 1000:.0f} kB", flush=True)
 
     def tell(self) -> None:
@@ -210,12 +211,14 @@ class Tutorial(Story):
         self.wait(lambda: self.session.update.running)
         if self.session.update.failure:
             raise SystemExit(self.session.update.failure)
+        self.picture("review", "review")
         ui.review.ui.mergedSection.collapsed = False
         ui.review.ui.caseSelector.currentIndex = len(volumes) - 1
         ui.review.ui.compareButton.click()
         self.wait(lambda: self.session.predictor.running)
-        self.picture("review", "review")
+        self.picture("compare", "review")
         self.session.shown.clear(state.job)
+        ui.review.ui.mergedSection.collapsed = True
         ui.review.ui.nameEdit.setText("Abdomen with pancreas")
         ui.review.ui.acceptButton.click()
         self.picture("accepted", "model")

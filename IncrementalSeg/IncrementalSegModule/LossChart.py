@@ -42,10 +42,10 @@ _PARTS = (
 
 
 def styles(names: Sequence[str]) -> dict[str, Style]:
-    """A look for every part of the loss; the total is a plain line."""
+    """A look for every part of the loss; the total is a plain line, left out where it is the only part again."""
     parts = sorted(name for name in names if name != "total")
     looks = {name: _PARTS[number % len(_PARTS)] for number, name in enumerate(parts)}
-    return looks | ({"total": _TOTAL} if "total" in names else {})
+    return looks | ({"total": _TOTAL} if "total" in names and len(parts) != 1 else {})
 
 
 def lossChart(losses: Losses, widget: Any) -> Any:

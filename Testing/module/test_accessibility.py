@@ -174,6 +174,7 @@ class ColourTest(PanelTest):
         for one, other in combinations(looks, 2):
             self.assertNotEqual(one.dashes, other.dashes)
             self.assertNotEqual(one.mark, other.mark)
+        self.assertEqual(list(styles(["seg", "total"])), ["seg"], "the same curve twice")
         light, dark = (ground.palette.color(qt.QPalette.Base) for ground in grounds())
         for look in looks:
             self.assertTrue(hasattr(qt.Qt, look.dashes))
