@@ -173,7 +173,7 @@ class Tutorial(Story):
         path = self.options.out / f"{self.number}-{name}.png"
         picture(path, panel or self.module.widgetRepresentation(), self.size)
         with Image.open(path) as image:
-            few = image.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few = image.convert("RGB").quantize(96, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
             few.save(path, optimize=True)
         print(f"{path} {path.stat().st_size / 1000:.0f} kB", flush=True)
 

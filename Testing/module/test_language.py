@@ -17,7 +17,7 @@ from unittest import mock
 import numpy as np
 import qt
 import slicer
-from panel_testing import PATIENTS, PanelTest
+from panel_testing import PATIENTS, PanelTest, variant
 from test_accessibility import below
 from test_review_step import finishedJob
 
@@ -160,7 +160,8 @@ class LanguageTest(PanelTest):
             self.check()
         machine._ended(1, "")
         self.check()
-        self.session.models.library.accept(self.session.models.named("Abdomen").folder, "Abdomen")
+        other = variant(self.session.models.named("Abdomen").folder, self.home / "other")
+        self.session.models.library.accept(other, "Abdomen")
         self.session.chooseModel("Abdomen")
         self.check()
 
