@@ -34,7 +34,7 @@ def main() -> None:
         parser.error("OUT is missing: the folder of the pictures")
     options.out = options.out or REPOSITORY / "Resources" / "Screenshots" / "tutorial"
     with tempfile.TemporaryDirectory() as home:
-        os.environ["INCREMENTALSEG_HOME"] = home
+        os.environ |= {"INCREMENTALSEG_HOME": home, "LOGNAME": "anna"}
         (Tutorial if options.tutorial else Story)(options).tell()
 
 
@@ -173,13 +173,19 @@ class Tutorial(Story):
         path = self.options.out / f"{self.number}-{name}.png"
         picture(path, panel or self.module.widgetRepresentation(), self.size)
         with Image.open(path) as image:
-            few = image.convert("RGB").quantize(96, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few = image.convert("RGB").quantize(80, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
             few.save(path, optimize=True)
         print(f"{path} {path.stat().st_size / 1000:.0f} kB", flush=True)
 
     def tell(self) -> None:
         """All steps."""
-        ui, state = self.panel, self.session.state
+        volumes = self._plan()
+        self._learn()
+        self._decide(volumes)
+
+    def _plan(self) -> list[Any]:
+        """Sample data, model, organ, cases."""
+        ui = self.panel
         self.app.startupCompleted.emit()
         samples = self.slicer.util.getModule("SampleData").widgetRepresentation()
         self.slicer.util.findChild(samples, "Four CT phantomsPushButton").click()
@@ -198,11 +204,16 @@ class Tutorial(Story):
         ui.cases.ui.caseTable.selectRow(0)
         ui.cases.onClicked(0, 0)
         self.picture("cases", "cases")
+        return list(volumes)
+
+    def _learn(self) -> None:
+        """A quick update that leaves the old organs alone."""
+        ui = self.panel
         ui.update.ui.presetSelector.currentIndex = 0
         ui.update.ui.advancedSection.collapsed = False
         ui.update.ui.lockCheckBox.click()
         if self.options.steps:
-            state.steps = self.options.steps
+            self.session.state.steps = self.options.steps
         self.picture("settings", "update")
         ui.update.ui.advancedSection.collapsed = True
         ui.update.ui.startButton.click()
@@ -211,13 +222,17 @@ class Tutorial(Story):
         self.wait(lambda: self.session.update.running)
         if self.session.update.failure:
             raise SystemExit(self.session.update.failure)
+
+    def _decide(self, volumes: list[Any]) -> None:
+        """Review, acceptance, prediction."""
+        ui = self.panel
         self.picture("review", "review")
         ui.review.ui.mergedSection.collapsed = False
         ui.review.ui.caseSelector.currentIndex = len(volumes) - 1
         ui.review.ui.compareButton.click()
         self.wait(lambda: self.session.predictor.running)
         self.picture("compare", "review")
-        self.session.shown.clear(state.job)
+        self.session.shown.clear(self.session.state.job)
         ui.review.ui.mergedSection.collapsed = True
         ui.review.ui.nameEdit.setText("Abdomen with pancreas")
         ui.review.ui.acceptButton.click()
