@@ -2,7 +2,8 @@
 # make test    set everything up and run the tests (the slow ones too: make test ARGS="-m slow")
 # make wheel   the library as a package for pip, in dist/
 # make lint    ruff and mypy
-# make screenshots    pictures of every step of the Slicer module, in build/screenshots/
+# make screenshots    pictures of every step of the Slicer module, in build/screenshots/; with ARGS=--tutorial those of
+#                     docs/tutorial.md, in Resources/Screenshots/tutorial/
 # make docs    the documentation site, in build/site/ (torch is not needed)
 # make clean   remove results and caches (delete .venv/ yourself to set up anew)
 #
@@ -81,7 +82,7 @@ docs: $(DOCS)
 	@echo "The site is in build/site/."
 
 screenshots: $(TESTS)
-	$(BIN)/python Testing/screenshots.py build/screenshots
+	$(BIN)/python Testing/screenshots.py $(if $(findstring --tutorial,$(ARGS)),,build/screenshots) $(ARGS)
 
 # build/lib is where setuptools would find files again that the library no longer has.
 .PHONY: wheel

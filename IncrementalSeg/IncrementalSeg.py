@@ -30,6 +30,13 @@ class IncrementalSeg(ScriptedLoadableModule):
             "Joins MOSInversion (mask-guided model inversion) with prototype-guided calibrated distillation and "
             "dual-aligned prototypes; see the README for the papers."
         )
+        slicer.app.connect("startupCompleted()", self.registerSampleData)
+
+    def registerSampleData(self):
+        """The application has loaded its modules: tell Sample Data which scans this one can be tried on."""
+        from IncrementalSegModule.SampleScans import register
+
+        register(self.resourcePath("Icons"))
 
 
 class IncrementalSegWidget(ScriptedLoadableModuleWidget):
@@ -138,13 +145,6 @@ class IncrementalSegTest(ScriptedLoadableModuleTest):
     """Reload and Test runs the panel's tests, where the extension was built with them."""
 
     def runTest(self):
-        import unittest
-        from pathlib import Path
+        from IncrementalSegModule.SelfTest import runTests
 
-        tests = Path(slicer.modules.incrementalseg.path).parents[1] / "Testing" / "module"
-        if not tests.is_dir():
-            slicer.util.delayDisplay(_("The tests are part of the source tree, not of the installed extension."))
-            return
-        result = unittest.TextTestRunner().run(unittest.defaultTestLoader.discover(str(tests)))
-        if not result.wasSuccessful():
-            raise AssertionError(f"{len(result.failures)} tests failed, {len(result.errors)} with an error")
+        runTests()

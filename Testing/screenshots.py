@@ -1,5 +1,7 @@
 """Writes a picture of every step of the panel: python Testing/screenshots.py OUT [--cases FOLDER --organ NAME].
 
+    python Testing/screenshots.py --tutorial    those of docs/tutorial.md, where it has them, small
+
 Without a dataset folder CT phantoms are used and a model of liver and spleen is trained on them first. With one, the
 starter model learns the organ from its first four cases. Everything is done by clicks, and the update is a real one.
 """
@@ -22,14 +24,18 @@ sys.path[:0] = [str(REPOSITORY / "Testing"), str(REPOSITORY / "Testing" / "modul
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", help="by default where the tutorial has its pictures")
+    parser.add_argument("--tutorial", action="store_true", help="go through the tutorial, with its scans")
     parser.add_argument("--cases", type=Path, help="dataset folder; phantoms without it")
     parser.add_argument("--organ", default="Stomach")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, help="of the update: 150, or what the tutorial chooses")
     options = parser.parse_args()
+    if not (options.out or options.tutorial):
+        parser.error("OUT is missing: the folder of the pictures")
+    options.out = options.out or REPOSITORY / "Resources" / "Screenshots" / "tutorial"
     with tempfile.TemporaryDirectory() as home:
-        os.environ["INCREMENTALSEG_HOME"] = home
-        Story(options).tell()
+        os.environ |= {"INCREMENTALSEG_HOME": home, "LOGNAME": "anna"}
+        (Tutorial if options.tutorial else Story)(options).tell()
 
 
 class Story:
@@ -95,7 +101,7 @@ class Story:
         self._predict(volumes[-1])
 
     def _material(self) -> tuple[Path, dict[str, Any]]:
-        settings: dict[str, Any] = {"steps": self.options.steps}
+        settings: dict[str, Any] = {"steps": self.options.steps or 150}
         if self.options.cases:
             return self.options.cases, settings
         from panel_testing import material
@@ -149,6 +155,89 @@ class Story:
         ui.threeDButton.click()
         self.app.layoutManager().resetThreeDViews()
         self.picture("predict", "predict")
+
+
+class Tutorial(Story):
+    """docs/tutorial.md, click by click, with its scans: phantoms, and the starter model."""
+
+    size = (1160, 700)
+
+    def picture(self, name: str, *opened: str, panel: Any = None) -> None:
+        """As `Story.picture`; of another module's panel where one is given, and with few colours, for a small file."""
+        from host.window import picture
+        from PIL import Image
+
+        for section in ("model", "organ", "cases", "update", "review", "predict"):
+            getattr(self.panel.ui, f"{section}Section").collapsed = section not in opened
+        self.number += 1
+        path = self.options.out / f"{self.number}-{name}.png"
+        picture(path, panel or self.module.widgetRepresentation(), self.size)
+        with Image.open(path) as image:
+            few = image.convert("RGB").quantize(80, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few.save(path, optimize=True)
+        print(f"{path} {path.stat().st_size / 1000:.0f} kB", flush=True)
+
+    def tell(self) -> None:
+        """All steps."""
+        volumes = self._plan()
+        self._learn()
+        self._decide(volumes)
+
+    def _plan(self) -> list[Any]:
+        """Sample data, model, organ, cases."""
+        ui = self.panel
+        self.app.startupCompleted.emit()
+        samples = self.slicer.util.getModule("SampleData").widgetRepresentation()
+        self.slicer.util.findChild(samples, "Four CT phantomsPushButton").click()
+        self.picture("sample-data", panel=samples)
+        ui.model.ui.measureButton.click()
+        self.wait(lambda: self.session.machine.running)
+        self.picture("model", "model")
+        ui.organ.ui.searchEdit.setText("pancr")
+        self.picture("organ", "organ")
+        ui.organ.ui.addButton.click()
+        volumes = self.slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        for volume in volumes:
+            ui.cases.ui.volumeSelector.setCurrentNode(volume)
+            ui.cases.ui.segmentationSelector.setCurrentNode(self.slicer.util.getNode(f"{volume.GetName()}: annotation"))
+            ui.cases.ui.addButton.click()
+        ui.cases.ui.caseTable.selectRow(0)
+        ui.cases.onClicked(0, 0)
+        self.picture("cases", "cases")
+        return list(volumes)
+
+    def _learn(self) -> None:
+        """A quick update that leaves the old organs alone."""
+        ui = self.panel
+        ui.update.ui.presetSelector.currentIndex = 0
+        ui.update.ui.advancedSection.collapsed = False
+        ui.update.ui.lockCheckBox.click()
+        if self.options.steps:
+            self.session.state.steps = self.options.steps
+        self.picture("settings", "update")
+        ui.update.ui.advancedSection.collapsed = True
+        ui.update.ui.startButton.click()
+        self.wait(lambda: self.session.update.running and len(self.session.update.progress.losses) < 25)
+        self.picture("update", "update")
+        self.wait(lambda: self.session.update.running)
+        if self.session.update.failure:
+            raise SystemExit(self.session.update.failure)
+
+    def _decide(self, volumes: list[Any]) -> None:
+        """Review, acceptance, prediction."""
+        ui = self.panel
+        self.picture("review", "review")
+        ui.review.ui.mergedSection.collapsed = False
+        ui.review.ui.caseSelector.currentIndex = len(volumes) - 1
+        ui.review.ui.compareButton.click()
+        self.wait(lambda: self.session.predictor.running)
+        self.picture("compare", "review")
+        self.session.shown.clear(self.session.state.job)
+        ui.review.ui.mergedSection.collapsed = True
+        ui.review.ui.nameEdit.setText("Abdomen with pancreas")
+        ui.review.ui.acceptButton.click()
+        self.picture("accepted", "model")
+        self._predict(volumes[-1])
 
 
 if __name__ == "__main__":

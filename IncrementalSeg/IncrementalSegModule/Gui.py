@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import qt
@@ -12,6 +13,8 @@ import slicer
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.errors import IncrementalSegError
+
+_ALARM = {False: (176, 24, 24), True: (255, 155, 146)}  # on light and on dark ground
 
 # Questions to the user, by name; a test puts its own answers here.
 ask: dict[str, Callable[..., Any]] = {
@@ -80,7 +83,7 @@ def fill(
         for c, text in enumerate(row):
             item = qt.QTableWidgetItem(str(text))
             if r < len(red) and red[r]:
-                item.setForeground(qt.QBrush(qt.QColor(190, 30, 30)))
+                item.setForeground(qt.QBrush(alarm(table)))
             table.setItem(r, c, item)
     header = table.horizontalHeader()
     for c in range(len(head)):
@@ -116,6 +119,31 @@ def choices(selector: Any, texts: Sequence[str], current: int) -> None:
         selector.addItems(list(texts))
     selector.currentIndex = current
     selector.blockSignals(blocked)
+
+
+def isDark(widget: Any) -> bool:
+    """Whether texts lie on a dark ground in this widget."""
+    return widget.palette.color(qt.QPalette.Base).lightness() < 128
+
+
+def alarm(widget: Any) -> Any:
+    """The colour of what needs attention, legible on the widget's ground; words say it too."""
+    return qt.QColor(*_ALARM[isDark(widget)])
+
+
+def orderTabs(top: Any) -> None:
+    """Have the Tab key go through a widget as its .ui files list what is in it, sections with what they hold."""
+    chain = [widget for widget in _below(top) if int(widget.focusPolicy) & int(qt.Qt.TabFocus)]
+    for before, after in pairwise(chain):
+        qt.QWidget.setTabOrder(before, after)
+
+
+def _below(widget: Any) -> Iterator[Any]:
+    """Widgets of the same window, each before what it holds."""
+    for child in widget.children():
+        if child.isWidgetType() and not child.isWindow():
+            yield child
+            yield from _below(child)
 
 
 def swatch(color: Sequence[int], text: str) -> str:

@@ -1,55 +1,139 @@
-"""The losses of a running update as a small picture."""
+"""The losses of a running update as a small picture, and in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
 from typing import Any
 
 import qt
 from slicer.i18n import tr as _
 
-WIDTH, HEIGHT = 370, 150
-_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 8, 22, 18
-_COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#17becf"]
+from .Gui import isDark
+
+WIDTH, HEIGHT = 370, 160
+_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 8, 26, 20
 _MOST = 300  # points of a curve
+_SAMPLE, _APART = 26, 60  # pixels: a line in the legend, from mark to mark
+_HALF = 3  # pixels, of a mark
+_STROKES = {"triangle": [(-3, 3, 3, 3), (3, 3, 0, -3), (0, -3, -3, 3)], "cross": [(-3, -3, 3, 3), (-3, 3, 3, -3)]}
+
+Losses = Sequence[tuple[int, dict[str, float]]]
+Curve = list[tuple[float, float]]
 
 
-def lossChart(losses: Sequence[tuple[int, dict[str, float]]]) -> Any:
-    """A pixmap with a curve per part of the loss over training steps, smoothed, the total in black."""
+@dataclass(frozen=True)
+class Style:
+    """How a curve looks: by dashes and marks too, so that nobody has to tell colours apart."""
+
+    dashes: str  # name of a Qt.PenStyle
+    mark: str
+    onLight: str
+    onDark: str
+
+
+_TOTAL = Style("SolidLine", "", "#000000", "#ffffff")
+_PARTS = (
+    Style("DashLine", "circle", "#0b5fa5", "#7cc4ff"),
+    Style("DotLine", "square", "#a84300", "#ffb070"),
+    Style("DashDotLine", "triangle", "#00694a", "#6fd8a8"),
+    Style("DashDotDotLine", "cross", "#7a3a9a", "#d9a8f0"),
+)
+
+
+def styles(names: Sequence[str]) -> dict[str, Style]:
+    """A look for every part of the loss; the total is a plain line, left out where it is the only part again."""
+    parts = sorted(name for name in names if name != "total")
+    looks = {name: _PARTS[number % len(_PARTS)] for number, name in enumerate(parts)}
+    return looks | ({"total": _TOTAL} if "total" in names and len(parts) != 1 else {})
+
+
+def lossChart(losses: Losses, widget: Any) -> Any:
+    """A pixmap in the colours of ``widget`` with a smoothed curve per part of the loss over training steps."""
+    dark = isDark(widget)
     picture = qt.QPixmap(WIDTH, HEIGHT)
-    picture.fill(qt.QColor("white"))
-    names = sorted({name for step, parts in losses for name in parts}, key=lambda name: (name == "total", name))
+    picture.fill(widget.palette.color(qt.QPalette.Base))
+    names = sorted({name for step, parts in losses for name in parts})
     curves = {
-        name: _smooth([(step, parts[name]) for step, parts in losses if parts.get(name) is not None]) for name in names
+        name: _smooth([(step, parts[name]) for step, parts in losses if parts.get(name) is not None])
+        for name in styles(names)
     }
     points = [point for curve in curves.values() for point in curve]
     if points:
         painter = qt.QPainter(picture)
         painter.setRenderHint(qt.QPainter.Antialiasing)
-        _draw(painter, curves, max(step for step, value in points), max(value for step, value in points) or 1.0)
+        painter.setPen(qt.QPen(widget.palette.color(qt.QPalette.Text)))
+        _draw(painter, curves, max(step for step, value in points), max(value for step, value in points) or 1.0, dark)
         painter.end()
     return picture
 
 
-def _draw(painter: Any, curves: dict[str, list[tuple[float, float]]], last: float, most: float) -> None:
+def lossText(losses: Losses) -> str:
+    """The same in a sentence: the newest figure of every part."""
+    if not losses:
+        return ""
+    step, parts = losses[-1]
+    figures = ", ".join(f"{_title(name)} {parts[name]:.2f}" for name in styles(list(parts)) if parts[name] is not None)
+    return _("Error at step {step}, lower is better: {figures}.").format(step=step, figures=figures)
+
+
+def _draw(painter: Any, curves: dict[str, Curve], last: float, most: float, dark: bool) -> None:
     width, height = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
-    painter.setPen(qt.QPen(qt.QColor("#999999")))
     painter.drawLine(_LEFT, _TOP + height, _LEFT + width, _TOP + height)
     painter.drawLine(_LEFT, _TOP, _LEFT, _TOP + height)
     painter.drawText(2, _TOP + 8, f"{most:.2f}")
     painter.drawText(2, _TOP + height, "0")
     words = _("error while learning, up to step {step}: lower is better").format(step=f"{last:.0f}")
-    painter.drawText(_LEFT, HEIGHT - 4, words)
-    legend = _LEFT
-    for number, (name, curve) in enumerate(curves.items()):
-        color = qt.QColor("black" if name == "total" else _COLORS[number % len(_COLORS)])
-        painter.setPen(qt.QPen(color))
-        painter.drawText(legend, 14, _title(name))
-        legend += 12 + 7 * len(_title(name))
-        places = [(_LEFT + width * step / max(last, 1), _TOP + height * (1 - value / most)) for step, value in curve]
-        for (x1, y1), (x2, y2) in pairwise(places):
-            painter.drawLine(int(x1), int(y1), int(x2), int(y2))
+    painter.drawText(_LEFT, HEIGHT - 5, words)
+    legend, text = _LEFT, painter.pen()
+    for name, style in styles(list(curves)).items():
+        title = _title(name)
+        painter.setPen(text)
+        painter.drawText(legend + _SAMPLE + 5, 15, title)
+        sample = [(legend, 11), (legend + _SAMPLE // 2, 11), (legend + _SAMPLE, 11)]
+        _line(painter, sample, style, dark, [sample[1]])
+        legend += _SAMPLE + 20 + painter.fontMetrics().boundingRect(title).width()
+        places = [
+            (int(_LEFT + width * step / max(last, 1)), int(_TOP + height * (1 - value / most)))
+            for step, value in curves[name]
+        ]
+        _line(painter, places, style, dark, _marked(places))
+
+
+def _line(painter: Any, places: list[tuple[int, int]], style: Style, dark: bool, marks: list[tuple[int, int]]) -> None:
+    """A line through places (pixels) with marks on some of them."""
+    pen = qt.QPen(qt.QColor(style.onDark if dark else style.onLight))
+    pen.setWidth(2)
+    painter.setPen(pen)
+    for x, y in marks:
+        _mark(painter, style.mark, x, y)
+    pen.setStyle(getattr(qt.Qt, style.dashes))
+    painter.setPen(pen)
+    path = qt.QPainterPath()
+    path.moveTo(*places[0])
+    for place in places[1:]:  # as one path: dashes would begin anew with every piece
+        path.lineTo(*place)
+    painter.drawPath(path)
+
+
+def _mark(painter: Any, mark: str, x: int, y: int) -> None:
+    a = _HALF
+    if mark == "circle":
+        painter.drawEllipse(x - a, y - a, 2 * a, 2 * a)
+    elif mark == "square":
+        painter.drawRect(x - a, y - a, 2 * a, 2 * a)
+    elif mark:
+        for x1, y1, x2, y2 in _STROKES[mark]:
+            painter.drawLine(x + x1, y + y1, x + x2, y + y2)
+
+
+def _marked(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Places that lie a mark's distance apart."""
+    found: list[tuple[int, int]] = []
+    for place in places:
+        if not found or place[0] - found[-1][0] >= _APART:
+            found.append(place)
+    return found
 
 
 def _title(name: str) -> str:
@@ -58,7 +142,7 @@ def _title(name: str) -> str:
     return names.get(name, name)
 
 
-def _smooth(curve: list[tuple[int, float]]) -> list[tuple[float, float]]:
+def _smooth(curve: list[tuple[int, float]]) -> Curve:
     """Means over neighbouring points, so that at most `_MOST` are drawn and single batches do not hide the course."""
     size = max(1, len(curve) // 40, -(-len(curve) // _MOST))
     groups = [curve[first : first + size] for first in range(0, len(curve), size)]

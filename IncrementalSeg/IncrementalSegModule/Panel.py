@@ -8,6 +8,7 @@ import slicer
 from slicer.util import VTKObservationMixin
 
 from .CasesPanel import CasesPanel
+from .Gui import orderTabs
 from .ModelPanel import ModelPanel
 from .OrganPanel import OrganPanel
 from .PredictPanel import PredictPanel
@@ -32,6 +33,7 @@ class Panel(VTKObservationMixin):
         self.update = UpdatePanel(self.ui.updateSection, folder, session)
         self.review = ReviewPanel(self.ui.reviewSection, folder, session)
         self.predict = PredictPanel(self.ui.predictSection, folder, session)
+        orderTabs(self.widget)
         session.listeners.append(self.refresh)
         session.watchers.append(self.watch)
         for event in (slicer.mrmlScene.EndCloseEvent, slicer.mrmlScene.EndImportEvent):

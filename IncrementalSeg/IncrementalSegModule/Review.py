@@ -12,13 +12,13 @@ import SimpleITK as sitk
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.organs import Organ, OrganTable
-from IncrementalSegLib.report import decimals, is_annotated, is_lost, is_not_learned, verdict_sentences
+from IncrementalSegLib.report import is_annotated, is_lost, is_not_learned, score
 
 from .SegmentationIO import Steps, onGridOf, segmentArray, segmenting, segmentsOf, slabs
 from .Terminology import Terminology
 
-BEFORE_ONLY = Organ("Before only", 1, color=(220, 50, 40))
-AFTER_ONLY = Organ("After only", 2, color=(60, 170, 80))
+BEFORE_ONLY, AFTER_ONLY = 1, 2  # label values of `difference`
+BEFORE, AFTER = (213, 94, 0), (0, 114, 178)  # orange and blue, which everybody can tell apart
 
 
 class MergePolicy(enum.Enum):
@@ -65,18 +65,17 @@ class Row:
 def rows(report: Mapping[str, Any]) -> list[Row]:
     """The report's organs, old ones first, as the table shows them."""
     organs = sorted(report["organs"], key=lambda organ: organ["role"] != "old")
-    sentences = verdict_sentences(report)
     return [
         Row(
             organ["name"],
             _result(organ),
-            decimals(organ["dsc_before"]),
-            decimals(organ["dsc_after"]),
-            decimals(organ["agreement"]),
-            sentence,
+            score(organ["dsc_before"]),
+            score(organ["dsc_after"]),
+            score(organ["agreement"]),
+            _sentence(organ, report["cases"]["heldout"]),
             is_lost(organ) or is_not_learned(organ),
         )
-        for organ, sentence in zip(organs, sentences, strict=True)
+        for organ in organs
     ]
 
 
@@ -105,6 +104,29 @@ def _result(organ: Mapping[str, Any]) -> str:
     if is_lost(organ):
         return _("lost")
     return _("kept") if is_annotated(organ) or organ["agreement"] is not None else _("not judged")
+
+
+def _sentence(organ: Mapping[str, Any], heldout: int) -> str:
+    """What became of an organ and by which figures, as the library's report says it."""
+    name, was, now = organ["name"], score(organ["dsc_before"]), score(organ["dsc_after"])
+    scans = _("1 held-out case") if heldout == 1 else _("{count} held-out cases").format(count=heldout)
+    if organ["role"] == "new":
+        if organ["dsc_after"] is None:
+            return _("{organ} not learned: no held-out case to judge it on.").format(organ=name)
+        text = (
+            _("{organ} not learned: {now} on {scans}.")
+            if is_not_learned(organ)
+            else _("{organ} learned: {now} on {scans}.")
+        )
+        return text.format(organ=name, now=now, scans=scans)
+    if is_annotated(organ):
+        text = _("{organ} lost: {was} → {now}.") if is_lost(organ) else _("{organ} kept: {was} → {now}.")
+        return text.format(organ=name, was=was, now=now)
+    if organ["agreement"] is None:
+        return _("{organ} not judged: it was found in no held-out case.").format(organ=name)
+    lost = _("{organ} lost: the old and the new model agree at {value} on {scans} (not annotated).")
+    kept = _("{organ} kept: the old and the new model agree at {value} on {scans} (not annotated).")
+    return (lost if is_lost(organ) else kept).format(organ=name, value=score(organ["agreement"]), scans=scans)
 
 
 def verdict(report: Mapping[str, Any]) -> str:
@@ -169,11 +191,11 @@ def difference(before: np.ndarray, after: np.ndarray, organs: OrganTable) -> np.
     kept[old] = old
     was, now = kept[before], kept[after]
     changed = was != now
-    return np.where(changed & (was > 0), 1, np.where(changed, 2, 0)).astype(np.uint8)
+    return np.where(changed & (was > 0), BEFORE_ONLY, np.where(changed, AFTER_ONLY, 0)).astype(np.uint8)
 
 
 def differing(volume: Any, before: sitk.Image, after: sitk.Image, organs: OrganTable, name: str) -> Steps:
-    """`difference` as a new segmentation of two segments, red and green, in steps."""
+    """`difference` as a new segmentation of two segments, orange and blue, in steps."""
     was, now = sitk.GetArrayViewFromImage(before), sitk.GetArrayViewFromImage(after)
     labels = np.zeros(was.shape, np.uint8)
     for slab in slabs(was.shape):
@@ -181,4 +203,5 @@ def differing(volume: Any, before: sitk.Image, after: sitk.Image, organs: OrganT
         yield
     image = onGridOf(volume, labels)
     yield
-    return (yield from segmenting(image, OrganTable([BEFORE_ONLY, AFTER_ONLY]), name, volume))
+    parts = (Organ(_("Before only"), BEFORE_ONLY, color=BEFORE), Organ(_("After only"), AFTER_ONLY, color=AFTER))
+    return (yield from segmenting(image, OrganTable(parts), name, volume))

@@ -18,7 +18,7 @@ from IncrementalSegLib.storage import write_text
 
 from .Cases import CaseRow
 from .Dreams import THUMBNAIL, Dream, dreamsIn, load, thumbnail
-from .Gui import ask, choices, fill, loadInto, saying
+from .Gui import alarm, ask, choices, fill, loadInto, saying
 from .Predict import Task
 from .PredictPanel import showVolumes, surfaces
 from .Review import MergePolicy, columns, differing, merging, rows, verdict
@@ -70,8 +70,9 @@ class ReviewPanel:
         cells = [[row.name, row.result, row.before, row.after, row.agreement] for row in shown]
         fill(self.ui.organTable, list(columns()), cells, [row.bad for row in shown], list(columns().values()))
         self.ui.verdictLabel.text = f"<b>{verdict(report)}</b>" if report else ""
+        red = alarm(self.ui.sentencesLabel).name()
         self.ui.sentencesLabel.text = "<br>".join(
-            f'<span style="color: #be1e1e">{row.sentence}</span>' if row.bad else row.sentence for row in shown
+            f'<span style="color: {red}">{row.sentence}</span>' if row.bad else row.sentence for row in shown
         )
         self.ui.nameEdit.text = self.session.acceptedName() if job else ""
         self._dreams, self._maps = [], {}

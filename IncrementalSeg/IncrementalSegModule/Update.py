@@ -51,8 +51,10 @@ class Progress:
         """Phase, step and time left, for people."""
         if not self.phase:
             return _("Starting …")
-        left = f", {duration(self.secondsLeft)} {_('left')}" if self.secondsLeft is not None else ""
-        return f"{phaseName(self.phase)}: {self.step} / {self.of}{left}"
+        done = {"phase": phaseName(self.phase), "step": self.step, "of": self.of}
+        if self.secondsLeft is None:
+            return _("{phase}: {step} / {of}").format(**done)
+        return _("{phase}: {step} / {of}, {time} left").format(**done, time=duration(self.secondsLeft))
 
 
 def phaseName(phase: str) -> str:
@@ -76,7 +78,11 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return _("{count} s").format(count=round(seconds))
     minutes = seconds / 60
-    return _("{count} min").format(count=round(minutes)) if minutes < 90 else f"{minutes / 60:.1f} h"
+    return (
+        _("{count} min").format(count=round(minutes))
+        if minutes < 90
+        else _("{count} h").format(count=f"{minutes / 60:.1f}")
+    )
 
 
 class Update:

@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 
 from .Gui import ask, loadInto, saying
 from .Jobs import JobFolder, allJobs
-from .LossChart import lossChart
+from .LossChart import lossChart, lossText
 from .Parameters import SceneState
 from .Session import Session
 
@@ -27,6 +27,13 @@ class UpdatePanel:
         ui.deleteJobButton.connect("clicked(bool)", self.onDelete)
         ui.jobList.connect("currentRowChanged(int)", self.onSelected)
         ui.jobsSection.connect("contentsCollapsed(bool)", self.onJobsOpened)
+        self._later = qt.QTimer(ui.widget)  # when the scene has the new setting too
+        self._later.setSingleShot(True)
+        self._later.connect("timeout()", self.showExpected)
+        ui.presetSelector.connect("currentIndexChanged(int)", self.onSetting)
+        ui.gpuCheckBox.connect("toggled(bool)", self.onSetting)
+        for number in (ui.stepsSpinBox, ui.patchSpinBox, ui.batchSpinBox):
+            number.connect("valueChanged(int)", self.onSetting)
         ui.jobList.setFixedHeight(90)
         ui.logEdit.setFixedHeight(120)
         self._jobs: list[JobFolder] = []
@@ -58,13 +65,21 @@ class UpdatePanel:
         ui.startButton.enabled = not update.cancelling if update.running else valid and not self.session.preparing
         ui.problemLabel.text = update.failure or reason
         ui.problemLabel.visible = bool(ui.problemLabel.text)
-        ui.estimateLabel.text = self.session.expected
+        self.showExpected()
         for widget in (ui.presetSelector, ui.advancedSection):
             widget.enabled = not update.running
         self.watch()
         if update.running != self._wasRunning:
             self._wasRunning = update.running
             self.listJobs()
+
+    def showExpected(self) -> None:
+        """Show what an update with these settings takes."""
+        self.ui.estimateLabel.text = self.session.expected
+
+    def onSetting(self, value: Any = None) -> None:
+        """Time or memory will be other ones."""
+        self._later.start(0)
 
     def watch(self) -> None:
         """Show how far the update is."""
@@ -76,7 +91,8 @@ class UpdatePanel:
         )
         ui.chartLabel.visible = bool(update.progress.losses)
         if update.progress.losses:
-            ui.chartLabel.setPixmap(lossChart(update.progress.losses))
+            ui.chartLabel.setPixmap(lossChart(update.progress.losses, ui.chartLabel))
+            ui.chartLabel.toolTip = ui.chartLabel.accessibleDescription = lossText(update.progress.losses)
         log = "\n".join(update.progress.log)
         if ui.logEdit.plainText != log:
             ui.logEdit.setPlainText(log)
@@ -87,7 +103,8 @@ class UpdatePanel:
         row = self.ui.jobList.currentRow
         self.ui.jobList.clear()
         for job in self._jobs:
-            self.ui.jobList.addItem(f"{job.title}, {job.sizeMB:.0f} MB")
+            size = _("{size} MB").format(size=f"{job.sizeMB:.0f}")
+            self.ui.jobList.addItem(f"{job.title}, {size}")
             self.ui.jobList.item(self.ui.jobList.count - 1).setToolTip(job.problem)
         first = 0 if self._jobs else -1
         self.ui.jobList.setCurrentRow(row if 0 <= row < len(self._jobs) else first)

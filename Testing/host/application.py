@@ -138,7 +138,8 @@ class qSlicerApplication(QtWidgets.QApplication):
         for name, cls in _LOGICS.items():
             self._add_logic(name, getattr(slicer, cls)())
         self._hierarchy = SubjectHierarchy(scene)
-        self.loadScriptedModule(Path(__file__).parent / "modules" / "SegmentEditor.py")
+        for name in ("SegmentEditor", "SampleData"):
+            self.loadScriptedModule(Path(__file__).parent / "modules" / f"{name}.py")
         self._layout = LayoutManager()
 
     def _add_logic(self, name: str, logic: Any, share: str = "") -> None:

@@ -97,7 +97,8 @@ def install() -> None:
     wrapper = {name: getattr(parameters, name) for name in ("parameterNodeWrapper", "Default", "WithinRange", "Choice")}
     _module("ScriptedLoadableModule", __all__=list(own), **own)
     _module("parameterNodeWrapper", **wrapper)
-    _module("i18n", tr=lambda text: text, translate=lambda context, text: text)
+    translate = qt.QCoreApplication.translate
+    _module("i18n", tr=lambda text: translate("", text), translate=translate)
 
 
 def _module(name: str, **members: Any) -> None:

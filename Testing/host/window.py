@@ -43,16 +43,16 @@ def picture(path: Path, panel: Any, size: tuple[int, int] = (1440, 900)) -> None
     """Write a PNG: the panel, then the Red, 3D, Green and Yellow views, where Slicer's window has them."""
     panel.resize(_PANEL, size[1])
     panel.show()
-    slicer.app.processEvents()
-    size = (size[0], max(size[1], panel.sizeHint.height()))  # the application scrolls a panel that is longer
+    for _layout in range(5):  # tables and texts that wrap find their height level by level
+        slicer.app.processEvents()
+        height = max(size[1], panel.sizeHint.height(), panel.layout().totalHeightForWidth(_PANEL))
+        panel.resize(_PANEL, height)
+    size = (size[0], height)  # the application scrolls a panel that is longer
     views = slicer.app.layoutManager().views()
     width, height = (size[0] - _PANEL) // 2, size[1] // 2
     whole = QtGui.QPixmap(*size)
     whole.fill(QtGui.QColor("white"))
     painter = QtGui.QPainter(whole)
-    panel.resize(_PANEL, size[1])
-    for _layout in range(5):  # texts that wrap find their height level by level
-        slicer.app.processEvents()
     painter.drawPixmap(0, 0, panel.grab())
     for number, view in enumerate(views):
         view.resize(width - 4, height - 4)

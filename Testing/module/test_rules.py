@@ -37,6 +37,15 @@ class RulesTest(unittest.TestCase):
                     if path.name in SHELL:
                         self.assertNotEqual(top, "IncrementalSegLib", f"{path.name}: before the library is found")
 
+    def test_no_code_runs_when_a_file_is_imported(self) -> None:
+        told = (ast.Import, ast.ImportFrom, ast.ClassDef, ast.FunctionDef, ast.Assign, ast.AnnAssign)
+        for path, tree in sources():
+            for node in tree.body:
+                text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+                self.assertTrue(text or isinstance(node, told), f"{path.name}:{node.lineno}: {ast.unparse(node)[:60]}")
+                if not isinstance(node, ast.ClassDef | ast.FunctionDef):
+                    self.assertNotIn("pip_install", ast.unparse(node), path.name)
+
     def test_pythonqt_takes_no_keywords_in_constructors_and_knows_exact_classes_only(self) -> None:
         for path, tree in sources():
             for node in ast.walk(tree):
@@ -86,13 +95,13 @@ class RulesTest(unittest.TestCase):
             self.assertLessEqual(buttons, used, f"a button of {ui}.ui does nothing")
 
     @unittest.skipUnless(importlib.util.find_spec("PySide6"), "needs the host, which is not the application")
-    def test_opening_the_module_loads_neither_torch_nor_monai(self) -> None:
+    def test_opening_the_module_loads_nothing_that_slicer_does_not_bring(self) -> None:
         code = (
             f"import sys; sys.path[:0] = [{str(MODULE.parent / 'Testing')!r}]\n"
             "import host, pathlib; app = host.start()\n"
             f"app.loadScriptedModule(pathlib.Path({str(MODULE / 'IncrementalSeg.py')!r}))\n"
             "import slicer; slicer.util.getModuleWidget('IncrementalSeg')\n"
-            "print(sorted({'torch', 'monai', 'matplotlib'} & set(sys.modules)))"
+            "print(sorted({'torch', 'monai', 'matplotlib', 'scipy', 'nibabel', 'skimage'} & set(sys.modules)))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         self.assertEqual(done.stdout.strip(), "[]", done.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unittest
 
 import slicer
@@ -44,6 +45,26 @@ class UpdateStoryTest(PanelTest):
         self.answers["confirm"] = False
         self.panel.review.ui.acceptButton.click()
         self.assertEqual(self.session.models.library.current_version("Abdomen"), 1)
+
+
+class ExpectedTest(PanelTest):
+    def test_the_expected_time_follows_the_length_that_is_chosen(self) -> None:
+        ui = self.panel.update.ui
+        asked = {"patch": self.session.state.patch, "batch": self.session.state.batch, "device": "auto"}
+        known = {
+            "name": "CPU",
+            "reason": "",
+            "free_mb": None,
+            "seconds_per_step": 0.6,
+            "peak_mb": 900.0,
+            "asked": asked,
+        }
+        slicer.app.userSettings().setValue("IncrementalSeg/machine", json.dumps(known))
+        for index, time in ((0, "8 min"), (2, "60 min"), (1, "25 min")):
+            ui.presetSelector.currentIndex = index
+            self.wait(lambda time=time: time in ui.estimateLabel.text, 10)
+        ui.stepsSpinBox.value = 100
+        self.wait(lambda: "60 s" in ui.estimateLabel.text, 10)
 
 
 def _stamps() -> dict[str, int]:

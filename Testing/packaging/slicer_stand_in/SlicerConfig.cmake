@@ -1,4 +1,4 @@
-# Stands in for a Slicer build in test_cmake_lists.py: installs what a scripted module lists, as Slicer's macro does
+# Stands in for a Slicer build in test_installation.py: installs what a scripted module lists, as Slicer's macro does
 # (relative paths kept, in a folder of the source directory's name with WITH_SUBDIR), and refuses what it would refuse.
 set(Slicer_USE_FILE "${CMAKE_CURRENT_LIST_DIR}/Nothing.cmake")
 set(Slicer_EXTENSION_GENERATE_CONFIG "${CMAKE_CURRENT_LIST_DIR}/Describe.cmake")
@@ -29,4 +29,5 @@ macro(slicer_add_python_unittest)
   if(MY_UNPARSED_ARGUMENTS OR NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${MY_SCRIPT}")
     message(FATAL_ERROR "slicer_add_python_unittest: '${MY_SCRIPT}' does not exist, or unknown keywords")
   endif()
+  file(APPEND "${CMAKE_BINARY_DIR}/tests.txt" "${MY_SCRIPT}\n")
 endmacro()
