@@ -204,10 +204,12 @@ class ColourTest(PanelTest):
 
 class FigureTest(PanelTest):
     def test_a_figure_never_looks_better_than_the_verdict_on_it(self) -> None:
-        from IncrementalSegModule.Review import figure, rows
+        from IncrementalSegModule.Review import rows
+
+        from IncrementalSegLib.report import score
 
         self.assertEqual(
-            [figure(value) for value in (0.947, 0.9496, 0.95, 1.0, None)], ["0.947", "0.949", "0.950", "1.000", "—"]
+            [score(value) for value in (0.947, 0.9496, 0.95, 1.0, None)], ["0.947", "0.949", "0.950", "1.000", "—"]
         )
         organ = {"role": "old", "code": "1", "volume_ml": 90.0, "dsc_before": None, "dsc_after": None, "name": "Liver"}
         for agreement, result in ((0.9496, "lost"), (0.95, "kept")):
