@@ -149,7 +149,6 @@ def distill(
 def _asked(
     cases: PathLike, train_cases: Sequence[str] | None, heldout: Sequence[str] | None, training: TrainingConfig
 ) -> dict[str, Any]:
-    """Settings that every kind of job has."""
     names = {"train_cases": train_cases, "heldout": heldout}
     tuples = {part: None if listed is None else tuple(listed) for part, listed in names.items()}
     return {"cases": str(Path(cases).resolve()), "training": asdict(training), **tuples}
