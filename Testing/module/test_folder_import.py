@@ -51,15 +51,21 @@ class FolderTest(CaseTest):
         self.assertIn("No annotation", self.ui.caseTable.item(0, 2).text())
         self.assertEqual(self.errors, [])
 
-    def test_a_folder_without_label_maps_or_without_names_for_them_is_told(self) -> None:
-        for name in PATIENTS:
-            self.file(f"{name}_seg").unlink()
-        self.assertEqual(self.add(), [])
-        self.assertIn("is annotated with Stomach", self.errors[0])
+    def test_a_folder_without_names_for_its_labels_is_told(self) -> None:
         for name in ("dataset.json", "labels.csv"):
             (self.folder / name).unlink(missing_ok=True)
         self.assertEqual(self.add(), [])
-        self.assertIn("neither dataset.json nor labels.csv", self.errors[1])
+        self.assertIn("neither dataset.json nor labels.csv", self.errors[0])
+
+    def test_a_folder_without_label_maps_is_told_whether_it_names_labels_or_not(self) -> None:
+        for name in PATIENTS:
+            self.file(f"{name}_seg").unlink()
+        self.assertEqual(self.add(), [])
+        (self.folder / "dataset.json").unlink()
+        self.assertEqual(self.add(), [])
+        self.assertEqual(len(self.errors), 2)
+        for error in self.errors:
+            self.assertIn("is annotated with Stomach", error)
 
     def test_two_files_of_one_case_are_told(self) -> None:
         import SimpleITK as sitk

@@ -61,7 +61,7 @@ class SampleDataTest(PanelTest):
         self.assertEqual(struct.unpack(">II", header[16:]), (260, 280))
 
     def test_a_click_loads_four_patients_with_an_annotation_of_an_organ_that_the_starter_does_not_know(self) -> None:
-        source = self.sources[self.ours.PHANTOMS]
+        source, before = self.sources[self.ours.PHANTOMS], "torch" in sys.modules
         source.customDownloader(source)
         self.assertEqual(self.errors, [])
         self.assertEqual(self.volumes(), [f"Phantom {number}" for number in (1, 2, 3, 4)])
@@ -73,7 +73,7 @@ class SampleDataTest(PanelTest):
         states = [self.panel.cases.ui.caseTable.item(row, 2).text() for row in range(4)]
         self.assertEqual(states, ["Ready."] * 4)
         self.assertTrue(self.panel.update.ui.startButton.enabled, self.panel.update.ui.problemLabel.text)
-        self.assertNotIn("torch", sys.modules)
+        self.assertEqual("torch" in sys.modules, before)
 
     def test_a_phantom_is_where_its_annotation_is_and_looks_like_ct(self) -> None:
         ((volume, segmentation),) = self.ours.loadPhantoms(1)
