@@ -20,7 +20,7 @@ from .models.networks import place
 from .models.package import Model
 from .organs import OrganTable
 from .pieces import keep_largest_pieces
-from .preprocessing import box_around, on_model_grid, resample
+from .preprocessing import box_around, foreground, on_model_grid, resample
 from .volumes import to_array, to_image
 from .windows import evenly_windowed
 
@@ -36,7 +36,8 @@ def predict_label_map(
     Raises:
         Cancelled: the reporter says so; checked before every patch.
     """
-    reporter = reporter or Reporter()
+    reporter, whole = reporter or Reporter(), ct
+    ct = foreground(ct) if model.preprocessing.foreground else ct
     scan = on_model_grid(ct, model.preprocessing)
     image = model.preprocessing.normalise(to_array(scan))
     box = body_box(image) if model.spec.usage is None else tuple(slice(0, n) for n in image.shape)
@@ -50,7 +51,14 @@ def predict_label_map(
         organs = organs[len(table) :]
         merged = merge(_votes(part, table, model.spec.usage), corner, ct, table, model.connected, merged)
     assert merged is not None
-    return merged
+    return merged if ct is whole else _pasted(merged, whole)
+
+
+def _pasted(part: sitk.Image, ct: sitk.Image) -> sitk.Image:
+    """The label map of a box of the CT on the CT's grid; beyond the box is background."""
+    canvas = sitk.Image(ct.GetSize(), part.GetPixelID())
+    canvas.CopyInformation(ct)
+    return sitk.Paste(canvas, part, part.GetSize(), [0] * 3, ct.TransformPhysicalPointToIndex(part.GetOrigin()))
 
 
 def body_box(image: np.ndarray) -> tuple[slice, slice, slice]:

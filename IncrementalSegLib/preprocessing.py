@@ -62,7 +62,7 @@ class Preprocessing:
 def on_model_grid(ct: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:
     """The CT, HU as float32, on the model's grid."""
     if preprocessing.foreground:
-        ct = _foreground(ct)
+        ct = foreground(ct)
     grid = model_grid(ct, preprocessing)
     low, high = preprocessing.window
     if preprocessing.whole_scan:
@@ -76,7 +76,7 @@ def on_model_grid(ct: sitk.Image, preprocessing: Preprocessing) -> sitk.Image:
     return _resampled(smooth, grid, sitk.sitkNearestNeighbor) if thick else smooth
 
 
-def _foreground(ct: sitk.Image) -> sitk.Image:
+def foreground(ct: sitk.Image) -> sitk.Image:
     """The box around all that is denser than water, and a margin; the whole scan where nothing is."""
     z, y, x = box_around(sitk.GetArrayViewFromImage(ct) > 0, _MARGIN)
     box = (x, y, z)
