@@ -143,7 +143,7 @@ def distill(
         network=network,
         **_asked(cases, train_cases, heldout, training),
     )
-    return _start(job, Path(out), None, sinks, cancelled)
+    return _start(job, Path(out), known, sinks, cancelled)
 
 
 def _asked(
@@ -155,11 +155,11 @@ def _asked(
 
 
 def _start(job: Job, out: Path, parent: Model | None, sinks: Sequence[Sink], cancelled: Callable[[], bool]) -> Model:
-    """Make the job folder of a job that can be done, with its model where that is in memory only, and do it."""
+    """Make the job folder of a job that can be done, with its parent where that is in memory only, and do it."""
     job.refuse_second(out)
     prepare(job, out, parent)
-    if parent:
-        save_package(parent, out / "parent")
+    if parent and job.model == "parent":
+        save_package(parent, out / job.model)
     job.save(out)
     return run_job(out, *sinks, cancelled=cancelled)
 

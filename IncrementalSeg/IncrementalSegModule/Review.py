@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from slicer.i18n import tr as _
 
 from IncrementalSegLib.organs import Organ, OrganTable
-from IncrementalSegLib.report import is_annotated, is_lost, is_not_learned, score
+from IncrementalSegLib.report import fate, is_annotated, is_lost, is_not_learned, score
 
 from .SegmentationIO import Steps, onGridOf, segmentArray, segmenting, segmentsOf, slabs
 from .Terminology import Terminology
@@ -99,11 +99,14 @@ def columns() -> dict[str, str]:
 
 def _result(organ: Mapping[str, Any]) -> str:
     """What became of an organ, in a word or two."""
-    if organ["role"] == "new":
-        return _("not learned") if is_not_learned(organ) else _("learned")
-    if is_lost(organ):
-        return _("lost")
-    return _("kept") if is_annotated(organ) or organ["agreement"] is not None else _("not judged")
+    words = {
+        "kept": _("kept"),
+        "lost": _("lost"),
+        "learned": _("learned"),
+        "not learned": _("not learned"),
+        "not judged": _("not judged"),
+    }
+    return words[fate(organ)]
 
 
 def _sentence(organ: Mapping[str, Any], heldout: int) -> str:

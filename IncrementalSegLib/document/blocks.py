@@ -36,7 +36,7 @@ class Facts:
 class Table:
     """Cells under titles; the first ``words`` columns hold words, the others numbers.
 
-    ``forms`` marks a table whose empty cells are written into by hand.
+    ``form`` marks a table whose empty cells are written into by hand.
     """
 
     caption: str

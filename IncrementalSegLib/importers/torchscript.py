@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ _HARMLESS = frozenset(
     prim.unchecked_unwrap_optional
     """.split()  # noqa: SIM905
 )
-_TYPES = ("nn.", "strides")  # torch.nn.modules… in the names of classes
+_TYPES = "nn."  # torch.nn.modules… in the names of classes
 
 
 def read_teacher(source: Path | str, reporter: Reporter | None = None, orientation: str = "RAS") -> Model:
@@ -104,12 +106,8 @@ def require_network_only(program: Path) -> None:
     Raises:
         InputError: names the call.  PackageError: the file is damaged.
     """
-    try:
-        with zipfile.ZipFile(program) as archive:
-            _require_sane(archive, program)
-            texts = [archive.read(entry).decode() for entry in archive.infolist() if entry.filename.endswith(".py")]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise PackageError(f"{program} is damaged: copy or export it again.") from error
+    with _entries_of(program) as archive:
+        texts = [archive.read(entry).decode() for entry in archive.infolist() if entry.filename.endswith(".py")]
     for text in texts:
         for space, name in _CALLS.findall(text):
             harmless = name in _HARMLESS or (space == "torch" and name.startswith(_TYPES))
@@ -118,6 +116,17 @@ def require_network_only(program: Path) -> None:
                     f"{program} calls {space}.{name}, which no network that is known here needs: it was not run. "
                     "Ask its makers for the bundle with model.pt."
                 )
+
+
+@contextmanager
+def _entries_of(program: Path) -> Iterator[zipfile.ZipFile]:
+    """The file as the zip archive that it is, of a size that can be read."""
+    try:
+        with zipfile.ZipFile(program) as archive:
+            _require_sane(archive, program)
+            yield archive
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise PackageError(f"{program} is damaged ({error}): copy or export it again.") from error
 
 
 def _require_sane(archive: zipfile.ZipFile, program: Path) -> None:
@@ -131,19 +140,16 @@ def _extra(program: Path) -> tuple[Any, dict[str, Any]]:
     """Metadata and inference configuration that were put into the file."""
     found = {}
     try:
-        with zipfile.ZipFile(program) as archive:
-            _require_sane(archive, program)
+        with _entries_of(program) as archive:
             for entry in archive.infolist():
                 if Path(entry.filename).parent.name == "extra" and entry.file_size < _MOST_TEXT:
                     found[Path(entry.filename).name] = archive.read(entry)
-        metadata, config = (json.loads(found[f"{name}.json"]) for name in ("metadata", "inference"))
+            metadata, config = (json.loads(found[f"{name}.json"]) for name in ("metadata", "inference"))
     except KeyError as error:
         raise InputError(
             f"{program} is TorchScript that does not say how its scans were prepared: give the bundle around it, or "
             "export it with  python -m monai.bundle ckpt_export  and its inference.json."
         ) from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise PackageError(f"{program} is damaged ({error}): copy or export it again.") from error
     if not isinstance(config, dict):
         raise InputError(f"{program}: its inference.json is no configuration of a bundle.")
     return metadata, config

@@ -14,12 +14,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError, PackageError, StorageError
 from ..organs import OrganTable
@@ -70,6 +71,12 @@ class Model:
             raise ValueError("a locked model is not widened: it grows by branches")
         state = {key: tensor.cpu() for key, tensor in self.network.state_dict().items()}
         return widen(lambda n: build_network(self.spec, n), state, self.classes, classes, from_background)
+
+    def with_weights(self, state: Mapping[str, Tensor]) -> Model:
+        """The same model with a network of its own that has these weights, ready for prediction."""
+        network = build_network(self.spec, self.classes)
+        network.load_state_dict(state)
+        return replace(self, network=network.eval())
 
     def with_branch(self, new: int) -> Model:
         """A copy whose network is this one, locked, and a fresh branch for ``new`` organs (see `locked`)."""

@@ -11,7 +11,6 @@ were missed on other patients (pancreas after four updates: 0.28 instead of 0.40
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,6 @@ import torch
 from ..events import Reporter
 from ..inference import probabilities
 from ..inversion.memory import Scan
-from ..models.networks import build_network
 from ..models.package import Model
 from ..models.widen import head_biases
 from ..pieces import keep_largest_pieces
@@ -56,9 +54,7 @@ def calibrated(parent: Model, updated: Model, scans: Sequence[Scan], device: tor
     state = {key: tensor.clone() for key, tensor in updated.network.cpu().state_dict().items()}
     for key in head_biases(parent.network.state_dict(), state):
         state[key] += torch.from_numpy(shifts)
-    network = build_network(updated.spec, updated.classes)
-    network.load_state_dict(state)
-    return replace(updated, network=network.eval())
+    return updated.with_weights(state)
 
 
 def _doubtful(

@@ -18,7 +18,6 @@ from ..cases import Case
 from ..evaluation import dice
 from ..events import Reporter
 from ..inference import predict_label_map
-from ..models.networks import build_network
 from ..models.package import Model
 from ..volumes import to_array
 
@@ -42,9 +41,7 @@ def fused(
     parent: Model, updated: Model, share: float, heldout: Sequence[Case], device: torch.device, reporter: Reporter
 ) -> Model:
     """The average; ``updated`` itself where new-organ DSC and old-organ agreement on held-out cases fall by it."""
-    network = build_network(updated.spec, updated.classes)
-    network.load_state_dict(fuse(parent, updated, share))
-    average, kept = replace(updated, network=network.eval()), True
+    average, kept = updated.with_weights(fuse(parent, updated, share)), True
     if heldout:
         before, after = (_merit(parent, model, heldout, device, reporter) for model in (updated, average))
         kept = after >= before

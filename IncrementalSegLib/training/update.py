@@ -68,8 +68,7 @@ def update_model(
     updated = replace(student, history=(*model.history, {**record, **trained.record}))
     updated = with_pieces(updated, material.cases, workspace.reporter)
     if strategy.calibrated and len(model.history) > 1:  # the teacher was taught by a teacher
-        labelled = [(hu, labels) for (hu, _), labels in zip(material.scans, material.merged, strict=True)]
-        updated = calibrated(model, updated, labelled, device_named(config.device), workspace.reporter)
+        updated = calibrated(model, updated, material.labelled, device_named(config.device), workspace.reporter)
     if strategy.fusion:
         device = device_named(config.device)
         updated = fused(model, updated, strategy.fusion, heldout, device, workspace.reporter)
@@ -115,8 +114,8 @@ def _remembering(
     model: Model, updated: Model, material: _Material, trained: _Trained, config: TrainingConfig, workspace: Workspace
 ) -> Model:
     """The updated model with what it remembers for the next step."""
-    scans = [(hu, channels) for (hu, _), channels in zip(material.scans, material.merged, strict=True)]
-    prototypes, device, reporter = trained.prototypes, device_named(config.device), workspace.reporter
+    scans, prototypes, device = material.labelled, trained.prototypes, device_named(config.device)
+    reporter = workspace.reporter
     if prototypes:
         seen = prototypes_of([model, updated], scans, updated.classes, device, reporter)
         prototypes = grown(prototypes, *seen)
@@ -172,6 +171,11 @@ class _Material:
     scans: Sequence[Scan] = ()
     merged: Sequence[np.ndarray] = ()
     entropy: torch.Tensor | None = None
+
+    @property
+    def labelled(self) -> list[Scan]:
+        """HU and ``merged`` of every scan."""
+        return [(hu, channels) for (hu, _), channels in zip(self.scans, self.merged, strict=True)]
 
 
 def _material(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ def homepage() -> str:
 
 def on_config(config: Any) -> Any:
     """A link to the repository in the footer; as ``repo_url`` it would have every page ask GitHub for its stars."""
+    pages.cache_clear()  # while the site is served, pages change
     config.extra["social"] = [{"icon": "fontawesome/brands/github", "link": homepage(), "name": "Repository"}]
     return config
 
@@ -128,6 +130,7 @@ def _target(path: str, anchor: str, origin: str, page: str, files: Files) -> str
     return f"{homepage()}/{kind}/main/{wanted}{anchor}"
 
 
+@cache
 def pages() -> dict[str, str]:
     """Files of the repository that are the whole of a page, and that page."""
     found = {}
