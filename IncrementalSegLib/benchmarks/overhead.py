@@ -65,7 +65,8 @@ def _run(options: argparse.Namespace) -> str:
     row |= {"ours_peak_mb": None, "alternative_peak_mb": None}  # both share one process
     row |= {"machine": f"{platform.machine()} {device.type}, {torch.get_num_threads()} threads"}
     write_text(options.out / "speed.csv", csv_text(COLUMNS, [row]))
-    return markdown_table(list(COLUMNS), [[str(row[column]) for column in COLUMNS]])
+    measured = {column: str(value) for column, value in row.items() if value is not None}
+    return markdown_table(list(measured), [list(measured.values())])
 
 
 def _stepper(strategy: Strategy, spec: NetworkSpec, device: torch.device, seed: int) -> Callable[[Batch], None]:

@@ -9,6 +9,7 @@ from ..comparison import BASE, case_scores, counted_organs, interval, per_organ,
 from ..report import decimals, markdown_table
 
 _MEANS = ("old", "new", "all")
+_SHARES = ("retention", "of_joint", "forgetting", "most_forgotten")
 
 
 def benchmark_report(rows: Iterable[Mapping[str, Any]], cases: Iterable[Mapping[str, Any]], ours: str = "full") -> str:
@@ -51,9 +52,6 @@ def means_table(
         cost = [decimals(line[key], 0) for key in ("seconds", "peak_memory_mb")]
         lines.append([name, *cells, *(decimals(share, 1) for share in shares), *cost])
     return markdown_table(head, lines)
-
-
-_SHARES = ("retention", "of_joint", "forgetting", "most_forgotten")
 
 
 def _with_interval(mean: float | None, cases: Sequence[Mapping[str, Any]], name: str, organs: Sequence[str]) -> str:
