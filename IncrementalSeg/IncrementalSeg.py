@@ -63,7 +63,8 @@ class IncrementalSegWidget(ScriptedLoadableModuleWidget):
 
     def cleanup(self):
         """The module is unloaded or reloaded; Reload reads this file alone, what is forgotten here is read with it."""
-        self.panel.cleanup()
+        if self.panel:  # there is none where setup() failed
+            self.panel.cleanup()
         forgetPanel()
 
 
@@ -135,10 +136,9 @@ class IncrementalSegLogic(ScriptedLoadableModuleLogic):
     def predict(self, *volumes, wait=False):
         """Predict scans with the current model into new segmentations, which are the answer where ``wait`` is set."""
         self.session.predict(list(volumes))
-        if not wait:
-            return None
-        self.session.wait()
-        return [task.result for task in self.session.predictor.done]
+        if wait:
+            self.session.wait()
+        return [task.result for task in self.session.predictor.done] if wait else None
 
 
 class IncrementalSegTest(ScriptedLoadableModuleTest):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -36,7 +38,25 @@ def cancel_at_end_of_stdin() -> Callable[[], bool]:
 
 
 def _await_end_of_stdin(asked: threading.Event) -> None:
-    with suppress(OSError):
-        while os.read(0, 4096):
+    with suppress(OSError):  # Windows says a closed pipe so
+        while _still_open():
             pass
     asked.set()
+
+
+def _still_open() -> bool:
+    """Whether the pipe at stdin has another end; comes back when it was written to, or after a while.
+
+    On Windows it only peeks: while one thread waits to read from this pipe, whatever else asks for stdin waits too, and
+    the BLAS of numpy and scipy asks when it is loaded (numpy issue 24290).
+    """
+    if sys.platform != "win32":
+        return bool(os.read(0, 4096))
+    import _winapi
+    import msvcrt
+
+    waiting, _ = _winapi.PeekNamedPipe(msvcrt.get_osfhandle(0))
+    if waiting:
+        os.read(0, waiting)
+    time.sleep(0.2)
+    return True

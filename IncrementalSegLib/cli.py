@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .benchmarks.benchmark import main as benchmark
 
         return benchmark(arguments[1:])
+    if isinstance(sys.stdout, io.TextIOWrapper):  # written to a file it may not know all letters (Windows: cp1252)
+        sys.stdout.reconfigure(errors="replace")
     options = build_parser(_VERBS).parse_args(arguments)
     with ExitStack() as options.session:
         try:
@@ -112,6 +115,7 @@ def _run(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from .api import predict
     from .evaluation import organ_volumes
+    from .models.networks import device_named
     from .models.package import load_model
     from .peak import peak_memory_mb
     from .volumes import to_array
@@ -124,8 +128,9 @@ def _predict(options: argparse.Namespace) -> None:
     for organ in model.organs:
         found = f"{volumes[organ.key]:.1f} mL" if volumes[organ.key] else "not found in this scan"
         reporter.message(f"{organ.label:>3}  {organ.name}: {found}")
-    reporter.message(f"Written to {options.out}; peak memory {peak_memory_mb():.0f} MB.")
-    reporter.emit("finished", label_map=str(options.out), peak_memory_mb=round(peak_memory_mb()))
+    peak = peak_memory_mb(device_named(options.device))
+    reporter.message(f"Written to {options.out}; peak memory {peak:.0f} MB.")
+    reporter.emit("finished", label_map=str(options.out), peak_memory_mb=round(peak))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from .events import Event, Reporter
-from .models.networks import device_named
+from .models.networks import device_named, place, unusable
 from .models.package import Model
 from .peak import peak_memory_mb, reset_peak_memory
 from .training.config import TrainingConfig
@@ -64,9 +64,10 @@ def estimate(model: Model, config: TrainingConfig, reporter: Reporter) -> Estima
         InputError: the device that ``config`` names cannot be used.
     """
     found = find_device(config.device)
-    reset_peak_memory()
-    spread = sorted(_seconds(model, config, torch.device(found.device), reporter)[1:])
-    return Estimate(**vars(found), seconds_per_step=round(spread[0], 3), peak_mb=round(peak_memory_mb()))
+    device = torch.device(found.device)
+    reset_peak_memory(device)
+    spread = sorted(_seconds(model, config, device, reporter)[1:])
+    return Estimate(**vars(found), seconds_per_step=round(spread[0], 3), peak_mb=round(peak_memory_mb(device)))
 
 
 def _seconds(model: Model, config: TrainingConfig, device: torch.device, reporter: Reporter) -> list[float]:
@@ -80,9 +81,8 @@ def _seconds(model: Model, config: TrainingConfig, device: torch.device, reporte
             reporter.emit(**event)
 
     student = model.with_branch(1).network if model.spec.branches else model.widened(model.classes + 1)
-    objective = IncrementalObjective(
-        model.network.to(device), strategy_named(DEFAULT), model.classes, model.classes + 1
-    )
+    teacher = place(model.network, device)
+    objective = IncrementalObjective(teacher, strategy_named(DEFAULT), model.classes, model.classes + 1)
     with tempfile.TemporaryDirectory() as folder:
         fit(
             student,
@@ -120,7 +120,7 @@ def _reason(asked: str) -> str:
     if asked == "cpu":
         return "the CPU was asked for"
     if torch.cuda.is_available():
-        return ""
+        return unusable("cuda") if asked == "auto" else ""
     if not torch.backends.cuda.is_built():
         return f"this PyTorch ({torch.__version__}) was built for the CPU: install a CUDA build to use an NVIDIA GPU"
     return "PyTorch finds no NVIDIA GPU: check the graphics driver"

@@ -16,7 +16,7 @@ from .events import Reporter
 from .models.bundle import AIR, OVERLAP
 from .models.foreign import ForeignNetwork, Usage
 from .models.locked import LockedNetwork
-from .models.networks import place
+from .models.networks import out_of_memory, place
 from .models.package import Model
 from .organs import OrganTable
 from .pieces import keep_largest_pieces
@@ -112,8 +112,8 @@ def windowed_scores(
     """
     try:
         return _windowed(network, image, patch, device, check)
-    except torch.OutOfMemoryError:
-        if device.type == "cpu":
+    except RuntimeError as error:
+        if device.type == "cpu" or not out_of_memory(error):
             raise
     warn(f"The device ({device}) has too little memory for this prediction: it runs on the CPU, which is slower.")
     return _windowed(network, image, patch, torch.device("cpu"), check)

@@ -29,7 +29,7 @@ from .errors import InputError, PackageError, StorageError
 from .lock import locked
 from .models.contents import verify_package
 from .starter import STARTER
-from .storage import write_json
+from .storage import move, write_json
 
 _UNFIT = re.compile(r'[<>:"/\\|?*\x00-\x1f]|^\.|[. ]$|^ |^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
 _WORKSPACE = ".partial_"
@@ -146,11 +146,11 @@ class ModelLibrary:
         used = [0, *_versions(self._folder(name)), *(change.version for change in self.history(name))]
         package = self._package(name, max(used) + 1)
         package.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(copy, package)
+        move(copy, package)
         try:
             self._record(name, max(used) + 1, "accept")
         except BaseException:
-            os.rename(package, copy)
+            move(package, copy)
             with suppress(OSError):
                 package.parent.rmdir()
             raise
@@ -182,7 +182,7 @@ class ModelLibrary:
                 self._require(name, version)
                 self._refuse_current(name, version)
             doomed = self._folder(name) if version is None else self._package(name, version)
-            os.rename(doomed, workspace / "deleted")
+            move(doomed, workspace / "deleted")
 
     def _refuse_current(self, name: str, version: int) -> None:
         history = self.history(name)

@@ -33,7 +33,10 @@ def locked(path: Path, busy: str = "") -> Iterator[None]:
             if busy:
                 raise InputError(busy)
             time.sleep(0.2)
-        yield  # closing the file lets the lock go
+        try:
+            yield
+        finally:
+            _let_go(file.fileno())
 
 
 def _taken(descriptor: int) -> bool:
@@ -49,3 +52,10 @@ def _taken(descriptor: int) -> bool:
             return False
         raise
     return True
+
+
+def _let_go(descriptor: int) -> None:
+    """Closing the file would do, but Windows may take its time over that."""
+    if sys.platform == "win32":
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)

@@ -6,24 +6,24 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import torch
 
-def reset_peak_memory() -> None:
+
+def reset_peak_memory(device: torch.device) -> None:
     """Begin to measure anew, where the platform can (Linux, CUDA)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if device.type == "cuda":
+        torch.cuda.init()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak_memory_mb() -> float:
-    """The largest resident memory since `reset_peak_memory`, in MB; GPU memory where that was more.
+def peak_memory_mb(device: torch.device) -> float:
+    """The most memory since `reset_peak_memory`, in MB: that torch reserved on a GPU, else what was resident.
 
     Where measuring cannot begin anew it is the largest of this process so far, 0 where the platform does not tell.
     """
-    allocated = 0.0
-    if (torch := sys.modules.get("torch")) and torch.cuda.is_available():
-        allocated = torch.cuda.max_memory_allocated() / 2**20
-    return max(_resident_mb(), allocated)
+    return torch.cuda.max_memory_reserved(device) / 2**20 if device.type == "cuda" else _resident_mb()
 
 
 def _resident_mb() -> float:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .errors import PackageError
 from .events import Reporter
 from .losses.unbiased import at_least_float32, product
-from .models.networks import place
+from .models.networks import out_of_memory, place
 from .models.tap import features_and_logits
 
 FORMAT = 1
@@ -87,7 +87,7 @@ class Moments:
 
     def add(self, features: Tensor, labels: Tensor) -> None:
         """Add voxels: features (F, …) and their labels (…); labels that are no class count nowhere."""
-        values = features.flatten(1).double().cpu()
+        values = features.flatten(1).cpu().double()
         for label in labels.unique().tolist():
             if label < len(self.count):
                 chosen = values[:, labels.flatten() == label]  #                                                  F,n
@@ -100,6 +100,17 @@ class Moments:
         n = self.count.clamp(min=1)[:, None]
         mean = self.total / n
         return Prototypes(mean.float(), (self.squares / n - mean.square()).clamp(min=0).float(), self.count.long())
+
+
+def _maps(networks: Sequence[nn.Module], tile: Tensor, device: torch.device) -> list[Tensor] | None:
+    """The features (F, x, y, z) of every network; None where the GPU has too little memory."""
+    try:
+        with torch.inference_mode():
+            return [features_and_logits(network, tile.to(device))[0][0] for network in networks]
+    except RuntimeError as error:
+        if device.type == "cpu" or not out_of_memory(error):
+            raise
+    return None
 
 
 def collect(
@@ -120,8 +131,13 @@ def collect(
     for image, labels in scans:
         for tile, fresh, box in _tiles(image, patch):
             reporter.check()
-            with torch.inference_mode():
-                maps = [features_and_logits(network, tile.to(device))[0][0] for network in networks]
+            maps = _maps(networks, tile, device)
+            if maps is None:  # too little memory
+                device = torch.device("cpu")
+                reporter.message("The device has too little memory for prototypes: the CPU collects them.", "warning")
+                networks = [place(network, device) for network in networks]
+                maps = _maps(networks, tile, device)
+            assert maps is not None
             found = found or [Moments(classes, len(features)) for features in maps]
             seen = torch.from_numpy(np.array(labels[box]))
             for moments, features in zip(found, maps, strict=True):

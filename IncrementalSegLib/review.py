@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 
 from .cases import Case
 from .evaluation import OrganScore, agreement, mean_per_organ, organ_volumes, score_case, summarise
@@ -37,6 +38,7 @@ class Review:
 
     new: Model
     old: Model | None
+    device: torch.device
     before: list[OrganScore] = field(default_factory=list)
     after: list[OrganScore] = field(default_factory=list)
     agreements: list[dict[str, float | None]] = field(default_factory=list)
@@ -55,23 +57,23 @@ class Review:
         )
         cases = (train_cases, len(self.volumes))
         synthetic = self.new.history[-1].get("synthetic") if self.new.history else None
-        return build_report(strategy, organs, cases, seconds, peak_memory_mb(), synthetic)
+        return build_report(strategy, organs, cases, seconds, peak_memory_mb(self.device), synthetic)
 
 
 def review(new: Model, old: Model | None, cases: Sequence[Case], device: str, reporter: Reporter) -> Review:
     """Predict every case with both models and score what is annotated in it; one case is in memory at a time."""
-    done = Review(new, old)
+    done = Review(new, old, device_named(device))
     for number, case in enumerate(cases, start=1):
-        _review_case(done, case, device, reporter)
+        _review_case(done, case, reporter)
         reporter.progress("evaluate", number, len(cases))
     return done
 
 
-def _review_case(done: Review, case: Case, device: str, reporter: Reporter) -> None:
+def _review_case(done: Review, case: Case, reporter: Reporter) -> None:
     ct, label = case.read()
-    images = {"after": predict_label_map(done.new, ct, device_named(device), reporter)}
+    images = {"after": predict_label_map(done.new, ct, done.device, reporter)}
     if done.old:
-        images = {"before": predict_label_map(done.old, ct, device_named(device), reporter)} | images
+        images = {"before": predict_label_map(done.old, ct, done.device, reporter)} | images
     maps = {title: to_array(image) for title, image in images.items()}
     spacing = ct.GetSpacing()
     done.volumes.append(dict(organ_volumes(maps["after"], done.new.organs, spacing)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import ExitStack
@@ -32,7 +33,9 @@ def until_nobody_reads(sink: Sink) -> Sink:
     def send(event: Event) -> None:
         try:
             sink(event)
-        except BrokenPipeError as error:
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EINVAL):  # the second is how Windows may say the first
+                raise
             raise Cancelled("Nobody reads the events any more.") from error
 
     return send

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,28 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.chmod(0o644)
-        os.replace(partial, path)
+        move(partial, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         reason = getattr(error, "strerror", None) or error
         raise StorageError(f"{path} could not be written ({reason}): free space or choose another folder.") from error
     finally:
         if partial:
             partial.unlink(missing_ok=True)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder, over an existing file; for some seconds where Windows finds it in use.
+
+    Virus scanners and indexers hold what was just written for a moment, and Windows renames nothing that is held.
+    """
+    for wait in (0.1, 0.2, 0.4, 0.8, 1.6, 0.0):
+        try:
+            os.replace(source, target)
+            return
+        except PermissionError:
+            if sys.platform != "win32" or not wait:
+                raise
+            time.sleep(wait)
 
 
 def write_text(path: Path, text: str) -> None:

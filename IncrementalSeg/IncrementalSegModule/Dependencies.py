@@ -23,7 +23,7 @@ from .Paths import libraryFolder
 from .Process import pythonProgram
 
 TORCH = "torch"
-_LEAST = {TORCH: (2, 4), "monai": (1, 5), "SimpleITK": (2, 4), "scipy": (1, 11), "numpy": (2, 0), "matplotlib": (3, 8)}
+_LEAST = {TORCH: (2, 6), "monai": (1, 5), "SimpleITK": (2, 4), "scipy": (1, 13), "numpy": (2, 0), "matplotlib": (3, 9)}
 _KEPT = (TORCH, "numpy", "SimpleITK", "scipy")  # what no installation of ours may replace where it is new enough
 
 
@@ -88,6 +88,10 @@ def install(names: Iterable[str]) -> None:
 
 
 def _installTorch() -> None:
+    if sys.platform == "darwin" and platform.machine() == "x86_64":
+        raise IncrementalSegError(
+            _("PyTorch is made neither for Intel Macs any more nor for Slicer's Intel build: use another machine.")
+        )
     if importlib.util.find_spec("PyTorchUtils") is None:
         raise IncrementalSegError(
             _("PyTorch comes with the extension 'PyTorch': install it in the Extensions Manager, restart, try again.")

@@ -128,11 +128,15 @@ class JobFolder:
         """Remove the folder.
 
         Raises:
-            InputError: it is running.
+            InputError: it is running, or a program uses one of its files.
         """
         if self.running:
             raise InputError(_("This update is running: cancel it first."))
-        shutil.rmtree(self.folder)
+        try:
+            shutil.rmtree(self.folder)
+        except OSError as error:
+            words = _("{folder} could not be deleted ({error}): close what uses it, and try again.")
+            raise InputError(words.format(folder=self.folder, error=error.strerror)) from error
 
 
 def _size(path: str) -> int:
@@ -171,7 +175,7 @@ def writeJob(parameters: Parameters, breathe: Callable[[], None]) -> JobFolder:
 
 def _newFolder(parameters: Parameters) -> Path:
     names = "-".join(organ.name for organ in parameters.organs)[:40]
-    words = "".join(c if c.isalnum() else "-" for c in names)
+    words = "".join(c if c.isascii() and c.isalnum() else "-" for c in names)  # SimpleITK on Windows
     folder = jobsFolder() / f"{datetime.now():%Y%m%d_%H%M%S}_{words}"
     folder.mkdir(parents=True)
     return folder

@@ -85,7 +85,7 @@ def _draw(painter: Any, curves: dict[str, Curve], last: float, most: float, dark
     painter.drawText(2, _TOP + height, "0")
     words = _("error while learning, up to step {step}: lower is better").format(step=f"{last:.0f}")
     painter.drawText(_LEFT, HEIGHT - 5, words)
-    legend, text = _LEFT, painter.pen()
+    legend, text = _LEFT, qt.QPen(painter.pen())
     for name, style in styles(list(curves)).items():
         title = _title(name)
         painter.setPen(text)

@@ -119,7 +119,7 @@ class QtWorkerProcess:
         self._read()
         self._readErrors()
         process, self._process = self._process, None
-        process.deleteLater()
+        qt.QTimer.singleShot(0, lambda: process.deleteLater())  # Qt still uses it when this was called by its signal
         crashed = status is not None and status != qt.QProcess.NormalExit
         code = CANCELLED if self._cancelled and (crashed or self._killed) else -1 if crashed else int(code)
         self._onFinished(code, self._errors.decode("utf-8", "replace").strip())

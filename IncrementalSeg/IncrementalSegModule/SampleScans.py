@@ -19,7 +19,7 @@ from .Gui import saying
 from .SegmentationIO import segmentationOf
 
 CATEGORY = "IncrementalSeg"
-CT, PHANTOMS = "Abdominal CT (CTLiver)", "Four CT phantoms"  # the names by which scripts ask Sample Data for them
+CT, PHANTOMS = "Abdominal CT (CTLiver)", "Four CT phantoms"  # a script gets the second by loadPhantoms()
 NEW_ORGAN = "Pancreas"  # which the starter model does not know
 COUNT = 4  # from so many cases on, one is kept for the check
 

@@ -156,9 +156,10 @@ def _finished(
             reporter.message(f"{benchmark.name}, seed {benchmark.step.seed}, {strategy}, step {step}")
             logging = Reporter(EventFile(folder / "events.jsonl"), *reporter.sinks, cancelled=reporter.cancelled)
             logging.emit("started", strategy=strategy, step=step)
-            reset_peak_memory()
+            device = device_named(benchmark.step.device)
+            reset_peak_memory(device)
             model = train(Workspace(folder, logging))
-            cost = {"seconds": seconds_worked(folder), "peak_memory_mb": round(peak_memory_mb())}
+            cost = {"seconds": seconds_worked(folder), "peak_memory_mb": round(peak_memory_mb(device))}
             write_json(folder / "cost.json", cost)
             save_package(model, folder / "model")
     return load_model(folder / "model")

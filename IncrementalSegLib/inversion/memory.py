@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..models.networks import place
 from ..models.package import Model
 from ..organs import OrganTable
 from ..phantom import PHANTOM_ORGANS, PhantomConfig, make_phantom, phantom_table
@@ -40,12 +41,14 @@ class Memory:
     bank: MaskBank
 
 
-def remember(model: Model, scans: Sequence[Scan], batches: Iterable[Tensor], seed: int) -> dict[str, Any]:
+def remember(
+    model: Model, scans: Sequence[Scan], batches: Iterable[Tensor], seed: int, device: torch.device
+) -> dict[str, Any]:
     """The model's ``memory`` with what these scans taught: HU (x, y, z) and channels (x, y, z) of every case.
 
-    ``batches`` of training images (B, 1, x, y, z) are run only where the network has no BatchNorm to carry statistics.
-    Anatomies that the model remembered before lend their organs to the new ones, since a step's scans show only its
-    own; intensities of organs that the scans do not show are those remembered before.
+    ``batches`` of training images (B, 1, x, y, z) are run, on ``device``, only where the network has no BatchNorm to
+    carry statistics. Anatomies that the model remembered before lend their organs to the new ones, since a step's scans
+    show only its own; intensities of organs that the scans do not show are those remembered before.
     """
     anatomies = [Anatomy.of(hu, channels, model.preprocessing.spacing) for hu, channels in scans]
     measured = _measured(model, scans, anatomies)
@@ -56,8 +59,9 @@ def remember(model: Model, scans: Sequence[Scan], batches: Iterable[Tensor], see
     bank = collect_bank(anatomies, model.preprocessing.spacing, ANATOMIES, np.random.default_rng(seed))
     memory = {**model.memory, "intensities": measured.to_state(), "masks": bank.to_state()}
     if not carries_statistics(model.network):
-        device = next(model.network.parameters()).device
-        memory["statistics"] = record_statistics(model.network, batches, "training", device).to_state()
+        network = place(model.network, device)
+        memory["statistics"] = record_statistics(network, batches, "training", device).to_state()
+        network.cpu()
     return memory
 
 

@@ -11,12 +11,13 @@ from torch import nn
 
 from ..events import Reporter
 from ..inference import probabilities
+from ..models.networks import out_of_memory, place
 from ..models.package import Model
 from .anatomy import AIR
 from .memory import Memory
 from .quality import Synthetic
 from .starts import Request, Start, draw_start
-from .statistics import distance_per_layer, watch
+from .statistics import FeatureStatistics, distance_per_layer, watch
 from .synthesize import Inverter
 
 BATCH = 4
@@ -72,8 +73,22 @@ def _judged(inverter: Inverter, model: Model, image: torch.Tensor, start: Start,
     warn = partial(reporter.message, level="warning")
     q = probabilities(network.eval(), image, model.patch, device, reporter.check, warn)
     window = tuple(slice((n - e) // 2, (n - e) // 2 + e) for n, e in zip(image.shape, model.patch, strict=True))
-    with torch.inference_mode(), watch(network, inverter.statistics) as seen:
-        network(image[window][None, None].to(device))
-        layers = distance_per_layer(seen, inverter.statistics)
+    try:
+        layers = _layers(network, image[window], inverter.statistics, device)
+    except RuntimeError as error:
+        if device.type == "cpu" or not out_of_memory(error):
+            raise
+        layers = {}
+    layers = layers or _layers(network, image[window], inverter.statistics, torch.device("cpu"))
     predicted = q.argmax(0).to(torch.uint8).numpy()
     return Synthetic(image.numpy(), start.anatomy.organs, predicted, layers, start.unwarped)
+
+
+def _layers(
+    network: nn.Module, patch: torch.Tensor, statistics: FeatureStatistics, device: torch.device
+) -> dict[str, float]:
+    """Feature distance per layer of one patch (x, y, z); predictions may have left the network on the CPU."""
+    statistics = statistics.to(device)
+    with torch.inference_mode(), watch(place(network, device), statistics) as seen:
+        network(patch[None, None].to(device))
+        return distance_per_layer(seen, statistics)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..errors import IncrementalSegError
 from ..losses.unbiased import UnbiasedSegmentationLoss
-from ..models.networks import place
+from ..models.networks import out_of_memory, place
 from ..training.loop import Precision
 from .canvas import Canvas, total_variation
 from .recipes import Recipe
@@ -22,11 +23,12 @@ Corner = tuple[int, int, int]
 Listener = Callable[[int, dict[str, float], Callable[[], Tensor]], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Inverter:
     """What an inversion needs besides its masks: the frozen model, its statistics, a recipe, a place to run.
 
-    ``student``: the network of the running step, for the competition term. ``batch``: windows seen at once.
+    ``student``: the network of the running step, for the competition term. ``batch``: windows seen at once,
+    fewer where the device has too little memory for them.
     """
 
     teacher: nn.Module
@@ -61,8 +63,10 @@ class Inverter:
             for iteration in range(recipe.iterations):
                 if recipe.levels:
                     optimizer.param_groups[0]["lr"] = recipe.learning_rate * _cosine(iteration / recipe.iterations)
-                optimizer.zero_grad(set_to_none=True)
-                parts = self._visit(canvas, masks, teacher, seen, generator)
+                windows, parts = list(self._windows(tuple(masks.shape), generator)), None
+                while parts is None:
+                    optimizer.zero_grad(set_to_none=True)
+                    parts = self._visit(canvas, masks, teacher, seen, windows)
                 optimizer.step()
                 listener(iteration + 1, parts, canvas.images)
         return canvas.images().cpu()
@@ -73,10 +77,32 @@ class Inverter:
         masks: Tensor,
         teacher: nn.Module,
         seen: dict[str, tuple[Tensor, Tensor]],
-        generator: np.random.Generator,
+        windows: Sequence[tuple[int, Corner]],
+    ) -> dict[str, float] | None:
+        """Accumulate the gradient over all windows; returns the parts of the loss, weighted.
+
+        None where they are too many at once for the device: from now on they are half as many.
+        """
+        try:
+            return self._visited(canvas, masks, teacher, seen, windows)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        if self.batch == 1:
+            raise IncrementalSegError("The device has too little memory for synthetic volumes: use --device cpu.")
+        self.batch //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    def _visited(
+        self,
+        canvas: Canvas,
+        masks: Tensor,
+        teacher: nn.Module,
+        seen: dict[str, tuple[Tensor, Tensor]],
+        windows: Sequence[tuple[int, Corner]],
     ) -> dict[str, float]:
-        """Accumulate the gradient over all windows; returns the parts of the loss, weighted."""
-        windows = list(self._windows(tuple(masks.shape), generator))
         totals: dict[str, float] = {}
         for first in range(0, len(windows), self.batch):
             chosen = windows[first : first + self.batch]
@@ -98,7 +124,9 @@ class Inverter:
 
     def _precision(self) -> Precision:
         """Without a gradient scaler float16 would lose a voxel's gradient, which is about one over their number."""
-        half = "bfloat16" if self.device.type == "cuda" else "auto"
+        half = "auto"
+        if self.device.type == "cuda":  # older ones have no bfloat16 of their own, and torch emulates it slowly
+            half = "bfloat16" if torch.cuda.get_device_capability(self.device)[0] >= 8 else "float32"
         return Precision(half if self.recipe.half else "float32", self.device)
 
     def _energy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import monai.networks.nets as nets
@@ -129,18 +130,33 @@ def divisor(network: nn.Module) -> int:
 
 
 def device_named(name: str) -> torch.device:
-    """``auto`` is the first GPU when torch sees one, else the CPU; any other name is torch's.
+    """``auto`` is the first GPU when torch can compute on one, else the CPU; any other name is torch's.
 
     Raises:
         InputError: a GPU was asked for and torch sees none, or torch cannot use a device of this name.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() and not unusable("cuda") else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError("A GPU was asked for but torch sees none: install a CUDA build of torch or use --device cpu.")
+    if reason := unusable(name):
+        raise InputError(f"Device '{name}' cannot be used here ({reason}): choose auto, cpu or cuda.")
+    return torch.device(name)
+
+
+@lru_cache
+def unusable(name: str) -> str:
+    """Why torch cannot compute on a device, empty where it can: a build may lack the kernels of a GPU that it sees."""
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        one = torch.ones(1, 1, 3, 3, 3, device=name)
+        torch.nn.functional.conv3d(one, one).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"Device '{name}' cannot be used here: choose auto, cpu or cuda.") from error
-    return device
+        return str(error).strip().partition("\n")[0].rstrip(".")
+    return ""
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device ran out of memory: CUDA's libraries and MONAI's windows say so in words of their own."""
+    said = str(error)
+    words = ("out of memory", "ALLOC_FAILED", "Seems to be OOM")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in said for word in words)

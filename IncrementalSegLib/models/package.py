@@ -11,7 +11,6 @@ history.json            a record per step  checksums.json SHA-256 of every other
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from ..errors import InputError, PackageError, StorageError
 from ..organs import OrganTable
 from ..preprocessing import Preprocessing
-from ..storage import write_json, write_text
+from ..storage import move, write_json, write_text
 from .bundle import inference_config, metadata
 from .checkpoint import load_state, save_state
 from .contents import FORMAT, checksums, package_hash, read_contents, undescribed, verify_package
@@ -108,7 +107,7 @@ def save_package(model: Model, folder: Path | str) -> Model:
         partial.chmod(0o755)
         if folder.exists():
             folder.rmdir()  # Windows does not replace a folder, not even an empty one
-        os.replace(partial, folder)
+        move(partial, folder)
     except OSError as error:
         raise StorageError(f"{folder} could not be written ({error.strerror}): free space and try again.") from error
     finally:

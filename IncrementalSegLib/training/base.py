@@ -72,9 +72,10 @@ def fresh_model(
     model = with_pieces(model, cached, reporter)
     scans = [(np.asarray(case.image), np.asarray(case.target)) for case in cached]
     labelled = [(hu, _known(target, case)) for (hu, target), case in zip(scans, cached, strict=True)]
-    (prototypes,) = prototypes_of([model], labelled, model.classes, device_named(config.device), reporter)
+    device = device_named(config.device)
+    (prototypes,) = prototypes_of([model], labelled, model.classes, device, reporter)
     training = batches(sampler, config.batch, model.patch)
-    return with_memory(model, scans, training, prototypes, config.seed, reporter)
+    return with_memory(model, scans, training, prototypes, config.seed, device, reporter)
 
 
 def _known(target: np.ndarray, case: CachedCase) -> np.ndarray:

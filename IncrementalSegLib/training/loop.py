@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import Cancelled, IncrementalSegError
 from ..events import Reporter
 from ..models.checkpoint import load_state, save_state
-from ..models.networks import divisor, freeze_statistics, head_parameters, place
+from ..models.networks import divisor, freeze_statistics, head_parameters, out_of_memory, place
 from .config import TrainingConfig
 from .patches import Batch
 
@@ -61,7 +61,7 @@ def fit(
         freeze_statistics(network)
     optimizer = _optimizer(network, config)
     precision = Precision(config.precision, device)
-    state = _State(network, optimizer, precision.scaler, carried or nn.Module(), checkpoint, config.patch)
+    state = _State(network, optimizer, precision, carried or nn.Module(), checkpoint, config.patch)
     state.restore()
     last = config.steps if until is None else until
     saved = time.monotonic()
@@ -74,9 +74,13 @@ def fit(
                 losses: dict[str, float] | None
                 try:
                     losses = _step(network, objective, batch.to(device), optimizer, precision, config, state.step)
-                except torch.OutOfMemoryError:
+                except RuntimeError as error:
+                    if not out_of_memory(error):
+                        raise
                     losses = None
                 if losses is None:  # outside of the handler, which holds on to the tensors of the failed step
+                    optimizer.zero_grad(set_to_none=True)
+                    precision.renew()
                     state.patch = _smaller(state.patch, divisor(network), reporter)
                     pending = None
                     continue
@@ -127,6 +131,8 @@ def _step(
     nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
     precision.scaler.step(optimizer)
     precision.scaler.update()
+    if precision.scaler.is_enabled() and precision.scaler.get_scale() < 1:
+        raise IncrementalSegError(f"No gradient is a number at step {step + 1}: use --precision float32.")
     return {name: float(value.detach()) for name, value in parts.items()} | {"total": float(total.detach())}
 
 
@@ -144,7 +150,15 @@ class Precision:
     def __init__(self, name: str, device: torch.device) -> None:
         self.device = device
         self.dtype = self._auto() if name == "auto" else getattr(torch, name)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype is torch.float16)
+        self.scaler = self._fresh()
+
+    def renew(self) -> None:
+        """Go on at the same scale after a step that broke off, of which the scaler would remember half."""
+        before, self.scaler = self.scaler, self._fresh()
+        self.scaler.load_state_dict(before.state_dict())
+
+    def _fresh(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
 
     def _auto(self) -> torch.dtype:
         if self.device.type == "cuda":
@@ -172,13 +186,13 @@ class _State:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        scaler: torch.amp.GradScaler,
+        precision: Precision,
         carried: nn.Module,
         path: Path,
         patch: tuple[int, ...],
     ) -> None:
-        self.network, self.optimizer, self.scaler, self.carried, self.path = network, optimizer, scaler, carried, path
-        self.step, self.patch = 0, tuple(patch)
+        self.network, self.optimizer, self.carried, self.path = network, optimizer, carried, path
+        self.precision, self.step, self.patch = precision, 0, tuple(patch)
 
     def save(self) -> None:
         save_state(
@@ -188,7 +202,7 @@ class _State:
                 "patch": list(self.patch),
                 "network": self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
+                "scaler": self.precision.scaler.state_dict(),
                 "carried": self.carried.state_dict(),
             },
         )
@@ -201,7 +215,7 @@ class _State:
         self.optimizer.load_state_dict(content["optimizer"])
         self.carried.load_state_dict(content["carried"])
         if content["scaler"]:
-            self.scaler.load_state_dict(content["scaler"])
+            self.precision.scaler.load_state_dict(content["scaler"])
         self.step, self.patch = content["step"], tuple(content["patch"])
 
 
@@ -211,8 +225,8 @@ def _smaller(patch: tuple[int, ...], multiple: int, reporter: Reporter) -> tuple
     Raises:
         IncrementalSegError: there is none.
     """
-    smaller = tuple(min(edge, max(32, int(edge * 0.75) // multiple * multiple)) for edge in patch)
-    if smaller == patch:
+    smaller = tuple(min(edge, max(32, multiple, int(edge * 0.75) // multiple * multiple)) for edge in patch)
+    if smaller == patch or max(smaller) <= multiple:  # normalisation needs more than one voxel at the coarsest level
         raise IncrementalSegError("The device has too little memory even for the smallest patch: use --device cpu.")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -93,13 +93,14 @@ def with_memory(
     batches: Iterable[Tensor],
     prototypes: Prototypes | None,
     seed: int,
+    device: torch.device,
     reporter: Reporter,
 ) -> Model:
     """The model with a memory of these scans (see `remember`); with none where nobody knows what is in them."""
     if not scans or prototypes is None:
         return replace(model, memory={})
     try:
-        memory = remember(model, scans, batches, seed)
+        memory = remember(model, scans, batches, seed, device)
     except InputError as error:
         reporter.message(f"The model remembers nothing for synthesis: {error}", "warning")
         memory = {}

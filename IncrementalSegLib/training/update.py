@@ -120,7 +120,7 @@ def _remembering(
         seen = prototypes_of([model, updated], scans, updated.classes, device, reporter)
         prototypes = grown(prototypes, *seen)
     training = batches(trained.patches, config.batch, model.patch)
-    return with_memory(updated, scans, training, prototypes, config.seed, reporter)
+    return with_memory(updated, scans, training, prototypes, config.seed, device, reporter)
 
 
 def _from_scratch(

@@ -9,8 +9,9 @@ import torch
 from packages import small_model
 
 from IncrementalSegLib.errors import Cancelled, InputError
-from IncrementalSegLib.estimate import estimate
+from IncrementalSegLib.estimate import estimate, find_device
 from IncrementalSegLib.events import Reporter
+from IncrementalSegLib.models.networks import unusable
 from IncrementalSegLib.models.package import save_package
 from IncrementalSegLib.training.config import TrainingConfig
 
@@ -36,6 +37,22 @@ def test_the_reason_for_the_cpu_is_told(monkeypatch, asked: str, built: bool, re
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
     found = estimate(small_model(), TrainingConfig(batch=1, patch=(32, 32, 32), device=asked), Reporter())
     assert reason in found.reason
+
+
+def test_a_gpu_that_this_torch_has_no_kernels_for_is_not_taken_and_the_reason_told(monkeypatch) -> None:
+    def without_kernels(*tensors: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nCompile with …")
+
+    real = torch.ones
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "ones", lambda *size, device=None, **options: real(*size, **options))
+    monkeypatch.setattr(torch.nn.functional, "conv3d", without_kernels)
+    unusable.cache_clear()
+    found = find_device("auto")
+    assert found.device == "cpu" and found.reason.endswith("no kernel image is available for execution on the device")
+    with pytest.raises(InputError, match=r"'cuda:1' cannot be used here \(CUDA error: no kernel image"):
+        find_device("cuda:1")
+    unusable.cache_clear()
 
 
 def test_larger_patches_than_fit_are_told_and_made_smaller(monkeypatch) -> None:

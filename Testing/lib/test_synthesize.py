@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from IncrementalSegLib.errors import Cancelled, InputError
+from IncrementalSegLib.errors import Cancelled, IncrementalSegError, InputError
 from IncrementalSegLib.inversion import synthesize
 from IncrementalSegLib.inversion.intensities import Intensities
 from IncrementalSegLib.inversion.quality import Synthetic, diversity, quality_table
@@ -90,6 +90,34 @@ def test_the_model_comes_to_see_what_was_asked_for(teacher: nn.Module, name: str
 
 def run(tool: Inverter, start: Tensor, mask: Tensor, listener: Callable[..., None] = lambda *heard: None) -> Tensor:
     return tool.run(start, mask, None, np.random.default_rng(2), listener)
+
+
+def holding(teacher: nn.Module, most: int) -> nn.Module:
+    """The teacher on a device that has memory for so many windows."""
+    copy = deepcopy(teacher)
+
+    def refuse(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if len(given[0]) > most:
+            raise RuntimeError("CUDA error: out of memory")
+
+    copy.register_forward_pre_hook(refuse)
+    return copy
+
+
+def test_windows_that_do_not_fit_together_are_seen_one_by_one(teacher: nn.Module) -> None:
+    recipe = replace(RECIPES["fast"], iterations=3, half=False)
+    small = inverter(holding(teacher, 1), recipe)
+    assert torch.equal(run(small, *asked()), run(inverter(teacher, recipe, batch=1), *asked()))
+    assert small.batch == 1
+    with pytest.raises(IncrementalSegError, match="too little memory for synthetic volumes"):
+        run(replace(inverter(teacher, recipe), teacher=holding(teacher, 0)), *asked())
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
+def test_only_gpus_that_have_bfloat16_use_it(monkeypatch, teacher: nn.Module, capability, dtype) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    tool = replace(inverter(teacher, replace(RECIPES["fast"], half=True)), device=torch.device("cuda"))
+    assert tool._precision().dtype is dtype
 
 
 def test_the_teacher_is_left_as_it_was(teacher: nn.Module) -> None:

@@ -92,10 +92,19 @@ def test_an_update_leaves_the_parent_in_memory_as_it_was(parent, two_cases, tmp_
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_out_of_memory_makes_the_patch_smaller_says_so_and_trains_on(tmp_path):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("no memory"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    ],
+    ids=["torch", "CUDA", "cuDNN"],
+)
+def test_out_of_memory_makes_the_patch_smaller_says_so_and_trains_on(tmp_path, error):
     def greedy(network: nn.Module, batch: Batch, done: float) -> dict[str, Tensor]:
         if batch.image.shape[-1] > 32:
-            raise torch.OutOfMemoryError("no memory")
+            raise error
         return _cross_entropy(network, batch, done)
 
     config = replace(CONFIG, steps=2, patch=(64, 64, 64))
@@ -119,6 +128,17 @@ def test_a_smaller_patch_still_fits_the_network_and_never_grows():
     quiet = Reporter()
     assert loop._smaller((96, 96, 96), 32, quiet) == (64, 64, 64)
     assert loop._smaller((64, 64, 32), 16, quiet) == (48, 48, 32)
+    for multiple in (32, 64):  # normalisation finds one voxel at the coarsest level of 32³, or of 64³
+        with pytest.raises(IncrementalSegError, match="even for the smallest patch"):
+            loop._smaller((multiple,) * 3, multiple, quiet)
+
+
+def test_another_error_of_the_device_is_not_taken_for_too_little_memory(tmp_path):
+    def broken(network: nn.Module, batch: Batch, done: float) -> dict[str, Tensor]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        _fitted(tmp_path, objective=broken)
 
 
 def test_a_loss_that_is_not_a_number_is_a_sentence_and_leaves_no_checkpoint(tmp_path):

@@ -67,6 +67,10 @@ class PanelTest(unittest.TestCase):
     """A panel with an empty scene and a library that holds the base model as "Abdomen"."""
 
     def setUp(self) -> None:
+        from IncrementalSegModule import Dependencies
+
+        if names := Dependencies.missing():
+            self.skipTest(Dependencies.sentence(names))
         self.home = Path(tempfile.mkdtemp(prefix="incrementalseg-home-"))
         self.addCleanup(shutil.rmtree, self.home, True)
         self._before = os.environ.get("INCREMENTALSEG_HOME")

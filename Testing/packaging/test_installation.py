@@ -70,6 +70,11 @@ def test_users_get_every_file_they_need_as_it_is_in_the_source_tree_and_no_other
     assert not changed
 
 
+def test_the_starter_model_is_where_the_library_looks_in_a_build_tree_too(tree):
+    built, source = tree / "build" / "built" / "Resources" / "Models", ROOT / "Resources" / "Models"
+    assert _files(built) == _files(source) and _files(built)
+
+
 def test_the_tests_stay_in_the_source_tree_and_the_application_is_told_of_all_of_them(tree):
     told = (tree / "build" / "tests.txt").read_text(encoding="utf-8").split()
     assert sorted(told) == sorted(path.name for path in (ROOT / "Testing" / "module").glob("test_*.py"))
