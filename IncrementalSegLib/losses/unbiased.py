@@ -54,7 +54,7 @@ class Posterior:
         folded = hidden.clone()
         folded[:, 0] = True
         together = product(folded[:, None].to(self.p.dtype), self.p)[:, 0]  #                                     B,V
-        return together.clamp(min=1e-30).log()  # steeper, float16's scaled gradients would not be finite
+        return together.clamp(min=torch.finfo(together.dtype).tiny).log()
 
 
 class UnbiasedSegmentationLoss(nn.Module):
